@@ -1,0 +1,1 @@
+"""Base configs in five parts, and the pieces they share."""

@@ -1,0 +1,160 @@
+"""Supervised fine-tuning (full, LoRA or QLoRA) in five parts. Every other SFT config sets names of PART 1."""
+
+from torch.optim import AdamW
+
+from medtune.configs._base_ import parts
+from medtune.data.pipeline import build_dataset, step_dataloader
+from medtune.data.readers import read_data
+from medtune.engine.loops import TrainLoop
+from medtune.engine.optim import StepOptimWrapper
+from medtune.engine.schedules import warmup_schedule
+from medtune.models.load import load_tokenizer
+from medtune.models.sft import SupervisedFinetune
+
+#######################################################################
+#                          PART 1  Settings                           #
+#######################################################################
+# Model
+pretrained_model_name_or_path = "med-llama-tiny"  # a folder, a hub id, or the embedded med-llama-tiny
+tokenizer_name_or_path = None  # None: the model's own
+trust_remote_code = False  # True runs code from the model's repository
+model_revision = None  # commit, tag or branch of a hub id
+method = "lora"  # full, lora or qlora
+quantization_bits = 4  # of the frozen weights under qlora: 4 (NF4, double quantised) or 8
+torch_dtype = "auto"  # fp32, bf16, fp16; auto: bf16 on a GPU that has it, else fp16; fp32 on a CPU
+use_activation_checkpointing = True  # slower by a third, a fraction of the memory
+
+# LoRA
+lora_r = 64
+lora_alpha = 16
+lora_dropout = 0.1
+lora_target_modules = "all-linear"  # or a list: ["q_proj", "v_proj"]
+
+# Data
+data_path = "medication-qa"  # a file, a folder, a hub id, or the embedded medication-qa
+data_sheet = None  # of an xlsx with several sheets
+data_columns = None  # dict(input="A", output="D") or by header name
+dataset_map_fn = None  # a name (medtune list-dataset-format) or a function; None detects the row's shape
+prompt_template = None  # a template's name; None: the tokenizer's own chat template
+SYSTEM = ""  # system text of conversations that bring none, and of evaluation_inputs
+max_length = 2048  # tokens of the longest sample and of a pack
+overflow = "drop"  # longer samples: drop, truncate, split or error
+pack_to_max_length = True  # lay whole samples together; attention stays inside each sample
+drop_empty = False  # leave out rows with an empty answer; else they stop the run
+max_train_samples = None  # rows used, drawn by seed
+val_ratio = 0.0  # share of the rows kept for validation, by question
+max_eval_samples = None
+
+# Scheduler and optimizer
+batch_size = 1  # packs in a forward pass, per device
+accumulative_counts = 16  # forward passes in an optimizer step
+dataloader_num_workers = 0
+max_epochs = 3  # a fraction is allowed
+max_steps = None  # optimizer steps; if set, max_epochs is not used
+optim_type = AdamW
+lr = 2e-4
+betas = (0.9, 0.999)
+weight_decay = 0
+max_norm = 1  # gradient clipping
+lr_schedule = "cosine"  # cosine, linear, constant or wsd, after the warm-up
+warmup_ratio = 0.03
+seed = 42
+
+# Save and log; all intervals are in optimizer steps
+save_steps = None  # None: after each epoch
+save_total_limit = None  # checkpoints kept; None: all
+logging_interval = 10
+tensorboard = False  # also write TensorBoard events
+
+# Evaluate during training
+eval_steps = None  # between validations; None: after each epoch
+evaluation_freq = 500  # between rounds of evaluation_inputs
+evaluation_inputs = []
+evaluation_max_new_tokens = 128
+
+#######################################################################
+#                     PART 2  Model and tokenizer                     #
+#######################################################################
+tokenizer = dict(
+    type=load_tokenizer,
+    pretrained_model_name_or_path=tokenizer_name_or_path or pretrained_model_name_or_path,
+    trust_remote_code=trust_remote_code,
+    revision=None if tokenizer_name_or_path else model_revision,
+)
+
+model = dict(
+    type=SupervisedFinetune,
+    llm=parts.base_llm(
+        pretrained_model_name_or_path, method, quantization_bits, torch_dtype, trust_remote_code, model_revision
+    ),
+    lora=parts.adapter(method, lora_r, lora_alpha, lora_dropout, lora_target_modules),
+    use_activation_checkpointing=use_activation_checkpointing,
+    torch_dtype=torch_dtype,
+)
+
+#######################################################################
+#                    PART 3  Dataset and dataloader                   #
+#######################################################################
+train_dataset = dict(
+    type=build_dataset,
+    dataset=dict(type=read_data, data_path=data_path, sheet=data_sheet, columns=data_columns),
+    tokenizer=tokenizer,
+    max_length=max_length,
+    dataset_map_fn=dataset_map_fn,
+    prompt_template=prompt_template,
+    system=SYSTEM,
+    overflow=overflow,
+    pack_to_max_length=pack_to_max_length,
+    drop_empty=drop_empty,
+    max_dataset_length=max_train_samples,
+    val_ratio=val_ratio,
+    seed=seed,
+)
+
+train_dataloader = dict(
+    type=step_dataloader,
+    dataset=train_dataset,
+    batch_size=batch_size,
+    accumulative_counts=accumulative_counts,
+    num_workers=dataloader_num_workers,
+    shuffle=True,
+    seed=seed,
+)
+
+val_dataset = dict(
+    train_dataset,
+    dataset=dict(train_dataset["dataset"]),
+    part="val",
+    max_dataset_length=max_eval_samples,
+)
+
+val_dataloader = dict(type=step_dataloader, dataset=val_dataset, batch_size=batch_size, shuffle=False)
+
+#######################################################################
+#                   PART 4  Scheduler and optimizer                   #
+#######################################################################
+optim_wrapper = dict(
+    type=StepOptimWrapper,
+    optimizer=dict(type=optim_type, lr=lr, betas=betas, weight_decay=weight_decay),
+    clip_grad=dict(max_norm=max_norm) if max_norm else None,
+    dtype=torch_dtype,
+)
+
+param_scheduler = dict(type=warmup_schedule, schedule=lr_schedule, warmup_ratio=warmup_ratio)
+
+train_cfg = dict(type=TrainLoop, max_epochs=max_epochs, max_steps=max_steps, val_interval=eval_steps)
+
+#######################################################################
+#                           PART 5  Runtime                           #
+#######################################################################
+default_hooks = parts.saving_and_logging(save_steps, save_total_limit, logging_interval)
+
+custom_hooks = parts.chat_hooks(
+    tokenizer, evaluation_inputs, evaluation_freq, SYSTEM, prompt_template, evaluation_max_new_tokens
+)
+
+visualizer = parts.scalars(tensorboard)
+
+log_level = "INFO"
+
+randomness = dict(seed=seed)

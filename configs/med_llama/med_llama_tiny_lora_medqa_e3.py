@@ -1,0 +1,16 @@
+"""Demo on the embedded base model: LoRA, medication questions, 3 epochs. A minute on a laptop."""
+
+_base_ = "sft"
+
+pretrained_model_name_or_path = "med-llama-tiny"
+method = "lora"
+data_path = "medication-qa"
+SYSTEM = "You are a careful pharmacist. Answer questions about medicines accurately and briefly."
+max_length = 512
+batch_size = 2
+accumulative_counts = 1
+max_epochs = 3
+lr = 1e-3
+use_activation_checkpointing = False
+evaluation_inputs = ["What is ibuprofen used for?", "阿司匹林有哪些常见副作用？"]
+evaluation_freq = 50

@@ -1,0 +1,38 @@
+"""Turn a training checkpoint into an adapter or model folder that can be shared.
+
+Copies what others need out of a checkpoint folder: the adapter (LoRA, QLoRA) or the model (full fine-tune), tokenizer,
+chat template, a model card and the config it was trained with. No model is loaded; the training dtype is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLES = """\
+  medtune convert pth_to_hf med_llama_tiny_lora_medqa_e3 work_dirs/med_llama_tiny_lora_medqa_e3/epoch_3.pth ./hf
+  medtune convert pth_to_hf ./my_config.py work_dirs/my_config/iter_500.pth ./hf --fp32"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """CONFIG PTH OUT, in XTuner's order."""
+    parser.add_argument("config", metavar="CONFIG", help="config name or file it was trained with")
+    parser.add_argument("checkpoint", metavar="PTH", type=Path, help="checkpoint folder, such as epoch_3.pth")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write; must be new or empty")
+    parser.add_argument("--fp32", action="store_true", help="write fp32 weights (default: the dtype of the training)")
+    parser.add_argument(
+        "--max-shard-size", default="2GB", metavar="SIZE", help="limit of one weight file of a full model (2GB)"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Convert, then list what was written."""
+    from medtune import config
+    from medtune.convert import pth_to_hf
+
+    config.find(args.config)  # the copy inside the checkpoint is the one that trained; this one must only exist
+    files = pth_to_hf(args.checkpoint, args.out, fp32=args.fp32, max_shard_size=args.max_shard_size)
+    print(f"wrote {args.out}:")
+    for file in files:
+        print(f"  {file.name:<32} {file.stat().st_size:>14,} bytes")
+    return 0

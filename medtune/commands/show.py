@@ -1,0 +1,29 @@
+"""Show an encoded sample on a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+GREEN, RESET = "\033[32m", "\033[0m"
+MARKS = ("[[", "]]")
+
+
+def paint_sample(sample: dict[str, Any], tokenizer: Any) -> str:
+    """Decode a sample, its trained tokens green (or between [[ ]] where there is no colour).
+
+    Args:
+        sample: `input_ids` and `labels`, as `EncodedSamples` gives them.
+        tokenizer: to decode with.
+    """
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    opening, closing = (GREEN, RESET) if colour else MARKS
+    ids, trained = sample["input_ids"].tolist(), (sample["labels"] >= 0).tolist()
+    text, start = "", 0
+    for end in range(1, len(ids) + 1):
+        if end == len(ids) or trained[end] != trained[start]:
+            piece = tokenizer.decode(ids[start:end])
+            text += f"{opening}{piece}{closing}" if trained[start] else piece
+            start = end
+    return text

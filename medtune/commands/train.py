@@ -1,0 +1,73 @@
+"""Train a config, or check it without training.
+
+CONFIG is a file or a name from `medtune list-cfg`. Settings of its PART 1 may be given anywhere on the line as
+name=value, values deeper in it as name.key=value; they take effect before the config runs, so whatever depends on
+them follows.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from medtune.errors import UsageError
+
+EXAMPLES = """  medtune train ./my_config.py
+  medtune train med_llama_tiny_lora_medqa_e3 lr=1e-3 max_epochs=1
+  medtune train ./my_config.py data_path=./questions.xlsx "data_columns=dict(input='A', output='D')" --check
+  medtune train ./my_config.py --resume auto"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """CONFIG, overrides and the options of a run."""
+    parser.add_argument("words", metavar="CONFIG [NAME=VALUE ...]", nargs="+", help="config file or name, and settings")
+    parser.add_argument("--cfg-options", metavar="NAME=VALUE", nargs="+", default=[], help="settings, as XTuner has them")
+    parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/NAME)")
+    parser.add_argument("--seed", type=int, help="the same as seed=N")
+    parser.add_argument(
+        "--resume", metavar="PATH|auto", nargs="?", const="auto", help="continue from a checkpoint, or from the newest"
+    )
+    parser.add_argument("--resume-anyway", action="store_true", help="though data, batch or base model differ")
+    parser.add_argument("--overwrite", action="store_true", help="move an earlier run in the work dir aside")
+    parser.add_argument("--check", action="store_true", help="check config and data, show a sample, train nothing")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Train."""
+    from medtune.commands import load_config
+
+    overrides = [f"seed={args.seed}"] if args.seed is not None else []
+    words, resume = _resume_target(args)
+    config = load_config([*words, *args.cfg_options, *overrides])
+    work_dir = Path(args.work_dir or config.values.get("work_dir") or f"work_dirs/{config.name}")
+    if args.check:
+        return _check(config)
+    from medtune.engine.train import train
+
+    runner = train(config, work_dir, resume, args.resume_anyway, args.overwrite)
+    print(f"done: {runner.loop.iter} steps; checkpoints in {work_dir}")
+    return 0
+
+
+def _resume_target(args: argparse.Namespace) -> tuple[list[str], str | None]:
+    """`--resume CONFIG` took the config for its path: give it back; `--resume` alone means auto."""
+    if args.resume and args.resume != "auto" and (args.resume.endswith(".py") or "=" in args.resume):
+        return [*args.words, args.resume], "auto"
+    return args.words, args.resume
+
+
+def _check(config: object) -> int:
+    from medtune.commands.show import paint_sample
+    from medtune.config import Config
+    from medtune.engine.train import prepare_inputs
+
+    if not isinstance(config, Config):
+        raise UsageError("no config")
+    inputs = prepare_inputs(config)
+    print(f"config {config.name}: no fault found")
+    for line in inputs.train_dataset.report.lines():
+        print(f"data: {line}")
+    print(f"steps in an epoch: {inputs.train_data.batch_sampler.steps_per_epoch}")
+    print(f"first sample ({inputs.train_dataset.samples[0]['origin']}), trained tokens in green:")
+    print(paint_sample(inputs.train_dataset.samples[0], inputs.tokenizer))
+    return 0

@@ -1,0 +1,60 @@
+"""Every workaround for a fault of another project, in one place.
+
+Each entry says what it does, why, where the fault stands upstream, and when it can go.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from medtune.errors import EnvironmentFault
+
+
+def require_cv2() -> None:
+    """Check that `cv2` imports; call this before anything of mmengine's hooks or runner is imported.
+
+    What: turns the ImportError into one line that says what to install.
+    Why: `mmengine.hooks` imports cv2 for a visualisation hook that medtune never uses, and mmengine requires
+        `opencv-python`, which is linked against libGL and so fails to import on a server without a desktop.
+    Upstream: mmengine 0.10.7, `mmengine/hooks/naive_visualization_hook.py`; opencv-python's README, "headless".
+    Remove when: mmengine imports cv2 lazily or requires the headless build.
+
+    Raises:
+        EnvironmentFault: cv2 is absent or cannot be loaded.
+    """
+    try:
+        importlib.import_module("cv2")
+    except ImportError as fault:
+        reason = " ".join(str(fault).split())
+        raise EnvironmentFault(
+            f"mmengine needs cv2, which does not import here: {reason}. "
+            "Run: pip uninstall -y opencv-python; pip install --force-reinstall --no-deps opencv-python-headless"
+        ) from fault
+
+
+def keep_4bit_weights_on_cpu(model: object) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights in an evaluation on the CPU.
+
+    What: switches off the avx512_bf16 path of every 4-bit linear layer of `model`.
+    Why: on CPUs with avx512_bf16, an eval-mode forward without gradients repacks the weights in place; width 688
+        then crashes, and elsewhere the next training step's gradient is wrong (relative error 0.85, measured).
+    Upstream: bitsandbytes 0.50.2, `bitsandbytes/nn/modules.py`, `Linear4bit.forward`.
+    Remove when: bitsandbytes unpacks the weights again, or keeps both, when training goes on.
+    """
+    for module in model.modules():  # type: ignore[attr-defined]
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def quiet_bitsandbytes() -> None:
+    """Keep bitsandbytes from warning at import that it fetched no kernel from a hub.
+
+    What: its logger tells errors only.
+    Why: without the package `kernels`, which would fetch code from a hub at import, it prints "Failed to load CPU
+        gemm_4bit_forward from kernels-community" for every command; medtune wants it that way.
+    Upstream: bitsandbytes 0.50.2, `bitsandbytes/backends/cpu/ops.py`.
+    Remove when: the warning is given where a kernel is wanted, not at import.
+    """
+    import logging
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

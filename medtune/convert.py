@@ -1,0 +1,229 @@
+"""From a training checkpoint to an adapter or model folder that others can load; no model is ever built."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from medtune.errors import EnvironmentFault, ModelError, UsageError
+from medtune.model_card import model_card
+from medtune.models.adapter import CONFIG as ADAPTER_CONFIG
+from medtune.models.adapter import WEIGHTS as ADAPTER_WEIGHTS
+from medtune.models.identity import model_tensors
+from medtune.shards import (
+    TORCH_NAMES,
+    NewTensor,
+    StoredTensor,
+    copied,
+    parse_size,
+    read_header,
+    read_json,
+    write_file,
+    write_json,
+    write_model,
+)
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+VOCABULARY_FILES = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "*.txt", "*.tiktoken")
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+RECORD = "medtune.json"
+MANIFEST = "manifest.json"
+MASTERS = "optimizer.safetensors"
+MASTER_PREFIX = "master."
+SPARE = 64 << 20  # bytes of free disk wanted beyond the weights themselves
+
+
+def pth_to_hf(
+    checkpoint: Path, out: Path, *, config_text: str | None = None, fp32: bool = False, max_shard_size: str = "2GB"
+) -> list[Path]:
+    """Publish a checkpoint folder: adapter or model, tokenizer, chat template, model card and config.
+
+    Args:
+        checkpoint: a folder that training wrote, `epoch_1.pth` or `iter_500.pth`.
+        out: a folder that does not exist yet, or is empty.
+        config_text: written as `medtune_config.py`; None takes the config inside the checkpoint.
+        fp32: cast floating weights to fp32; the optimizer's fp32 masters are taken where the checkpoint has them.
+        max_shard_size: of a full model's weight files, for example "2GB".
+
+    Returns: the files in `out`.
+
+    Raises:
+        ModelError: not a checkpoint, or one of its files does not match its manifest.
+        UsageError: `out` is in use, or the size is not one.
+        EnvironmentFault: too little disk.
+    """
+    checkpoint, out = Path(checkpoint), Path(out)
+    max_bytes = parse_size(max_shard_size)
+    names = _checked_files(checkpoint, masters=fp32)
+    record = read_record(checkpoint)
+    is_adapter = ADAPTER_WEIGHTS in names
+    stored = read_header(checkpoint / ADAPTER_WEIGHTS) if is_adapter else list(model_tensors(checkpoint).values())
+    tensors = _in_fp32(stored, checkpoint, MASTERS in names) if fp32 else [copied(tensor) for tensor in stored]
+    with new_folder(out, sum(tensor.nbytes for tensor in tensors)) as folder:
+        for name in names:
+            if _is_side_file(name):
+                shutil.copyfile(checkpoint / name, folder / name)
+        if is_adapter:
+            write_file(folder / ADAPTER_WEIGHTS, tensors)
+        else:
+            write_model(folder, tensors, max_bytes)
+        if fp32:
+            record["torch_dtype"] = "float32"
+            if not is_adapter:
+                write_json(folder / "config.json", with_dtype(read_json(checkpoint / "config.json"), "F32"))
+        write_json(folder / RECORD, record)
+        if config_text is None and "config.py" in names:
+            config_text = (checkpoint / "config.py").read_text(encoding="utf-8")
+        if config_text is not None:
+            (folder / "medtune_config.py").write_text(config_text, encoding="utf-8")
+        (folder / "README.md").write_text(model_card(record), encoding="utf-8")
+    return sorted(out.iterdir())
+
+
+def _is_side_file(name: str) -> bool:
+    """True for what is published as it is: everything but the weights, the config and the training state."""
+    return name in (ADAPTER_CONFIG, "config.json", "generation_config.json") or is_tokenizer_file(name)
+
+
+def is_tokenizer_file(name: str) -> bool:
+    """True for a file of a tokenizer or its chat template."""
+    return any(fnmatch(name, pattern) for pattern in (*TOKENIZER_FILES, *VOCABULARY_FILES, *TEMPLATE_FILES))
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """True if a folder holds a vocabulary that a tokenizer can be made from."""
+    return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"))
+
+
+def _checked_files(checkpoint: Path, masters: bool) -> list[str]:
+    """Names of the files to read, each compared with the manifest; the training state only as far as it is needed."""
+    wanted = f"wanted a checkpoint folder of `medtune train`, such as epoch_1.pth, with {MANIFEST}"
+    if not checkpoint.exists():
+        raise ModelError(f"{checkpoint}: no such folder; {wanted}.")
+    if not checkpoint.is_dir():
+        raise ModelError(f"{checkpoint}: this is a file; {wanted}.")
+    if not (checkpoint / MANIFEST).exists():
+        raise ModelError(f"{checkpoint}: no {MANIFEST}, so it is not complete or not a checkpoint; {wanted}.")
+    listed = read_json(checkpoint / MANIFEST).get("files")
+    if not isinstance(listed, dict):
+        raise ModelError(f"{checkpoint / MANIFEST}: it lists no files; use another checkpoint.")
+    names = [name for name in sorted(listed) if _is_side_file(name) or name in (RECORD, "config.py", ADAPTER_WEIGHTS)]
+    names += [name for name in listed if fnmatch(name, "model*.safetensors*") or (masters and name == MASTERS)]
+    names = [name for name in names if Path(name).name == name]
+    for name in names:
+        check_file(checkpoint / name, listed[name])
+    complete = {ADAPTER_WEIGHTS, ADAPTER_CONFIG} <= set(names) or "config.json" in names
+    if RECORD not in names or not complete:
+        raise ModelError(f"{checkpoint / MANIFEST}: neither an adapter nor a model with {RECORD} is in it; {wanted}.")
+    return names
+
+
+def check_file(file: Path, entry: Any) -> None:
+    """Compare a file with its manifest entry, {"bytes", "sha256"}. Raises ModelError naming it."""
+    if not file.is_file():
+        raise ModelError(f"{file}: missing, though {MANIFEST} lists it; use another checkpoint.")
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    if not isinstance(entry, dict) or digest.hexdigest() != entry.get("sha256"):
+        raise ModelError(f"{file}: damaged, its sha256 is not the one in {MANIFEST}; use another checkpoint.")
+
+
+def _in_fp32(stored: list[StoredTensor], checkpoint: Path, has_masters: bool) -> list[NewTensor]:
+    """Each tensor in fp32: the optimizer's own copy where there is one, else the stored one cast up."""
+    masters = {t.name: t for t in read_header(checkpoint / MASTERS)} if has_masters else {}
+    tensors = []
+    for tensor in stored:
+        master = masters.get(MASTER_PREFIX + tensor.name)
+        if master and (master.dtype, master.shape) == ("F32", tensor.shape):
+            tensor = master._replace(name=tensor.name)
+        tensors.append(copied(tensor, "F32"))
+    return tensors
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What medtune wrote about an adapter or model when it was trained; empty if it came from elsewhere.
+
+    Raises:
+        ModelError: `medtune.json` is damaged.
+    """
+    if not (folder / RECORD).exists():
+        return {}
+    record = read_json(folder / RECORD)
+    for key in ("base_model", "data", "progress", "versions"):
+        if not isinstance(record.setdefault(key, {}), dict):
+            raise ModelError(f"{folder / RECORD}: {key!r} must be an object; convert the checkpoint again.")
+    return record
+
+
+def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """A model config whose `dtype` (`torch_dtype` before transformers 5) says what the weights are."""
+    key = "torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"
+    return {**config, key: TORCH_NAMES[dtype]}
+
+
+@contextmanager
+def new_folder(out: Path, nbytes: int) -> Iterator[Path]:
+    """Give a hidden folder beside `out` to fill; it becomes `out` at the end, or is removed on a fault.
+
+    Args:
+        out: must not exist, or be an empty folder.
+        nbytes: what will be written, checked against the free disk before anything is.
+
+    Raises:
+        UsageError: `out` exists and is not empty, or another process is writing it.
+        EnvironmentFault: too little disk.
+    """
+    import fcntl
+
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: already there and not empty; name a new folder, or remove this one first.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out.parent).free
+    if free < nbytes + SPARE:
+        raise EnvironmentFault(
+            f"{out.parent}: {free / 1e9:.1f} GB free on this disk, {(nbytes + SPARE) / 1e9:.1f} GB needed; "
+            "free some space or write elsewhere."
+        )
+    folder = out.parent / f".{out.name}.partial"
+    folder.mkdir(exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)  # the lock goes with the process: what a killed one left is free to clear
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{out}: another medtune is writing it; wait for that one or name a new folder.") from None
+        try:
+            _clear(folder)
+            yield folder
+            _sync(folder)
+            folder.rename(out)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    finally:
+        os.close(lock)
+
+
+def _clear(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def _sync(folder: Path) -> None:
+    """Have everything on the disk before the name that says it is complete."""
+    for path in [*folder.iterdir(), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # some network file systems refuse it for folders
+                os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,1 @@
+"""From a file to packed token ids: readers, map functions, templates, encoding, packing, collation."""

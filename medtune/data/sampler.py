@@ -1,0 +1,80 @@
+"""Which packs make up which optimizer step: a pure function of (seed, epoch, step), so any position can be seeked.
+
+One item of the sampler is one optimizer step of one rank: a list of micro-batches, each a list of sample indices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class StepSampler(Sampler[list[list[int]]]):
+    """Cuts the packs of an epoch into optimizer steps.
+
+    Args:
+        packs: sample indices of each pack.
+        batch_size: packs in one micro-batch of one rank.
+        accumulative_counts: micro-batches of one rank in one optimizer step.
+        shuffle: a new order each epoch, from `seed + epoch`.
+        seed: of the order.
+        rank, world_size: this process and how many there are. The order is over all ranks together, so it does not
+            depend on how many there are; each takes its share of a step's packs.
+
+    The last step of an epoch takes what is left. If that is too little for every rank, the others get an empty step
+    (they still take part in the gradient exchange). No pack is dropped and none is taken twice.
+    """
+
+    def __init__(
+        self,
+        packs: Sequence[Sequence[int]],
+        batch_size: int,
+        accumulative_counts: int = 1,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.packs = packs
+        self.batch_size = batch_size
+        self.packs_per_step = batch_size * accumulative_counts * world_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the data."""
+        return math.ceil(len(self.packs) / self.packs_per_step)
+
+    def seek(self, epoch: int, step: int = 0) -> None:
+        """Start the next iteration at optimizer step `step` of epoch `epoch`; costs nothing per skipped step."""
+        self.epoch, self.start = epoch, step
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Order of all packs in an epoch."""
+        if not self.shuffle:
+            return np.arange(len(self.packs))
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.packs))
+
+    def step_packs(self, epoch: int, step: int) -> np.ndarray:
+        """Indices of the packs of one optimizer step, over all ranks."""
+        begin = step * self.packs_per_step
+        return self.order(epoch)[begin : begin + self.packs_per_step]
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch - self.start
+
+    def __iter__(self) -> Iterator[list[list[int]]]:
+        order = self.order(self.epoch)
+        for step in range(self.start, self.steps_per_epoch):
+            begin = step * self.packs_per_step
+            mine = order[begin : begin + self.packs_per_step][self.rank :: self.world_size]
+            micro_batches = [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
+            yield [[s for pack in micro.tolist() for s in self.packs[pack]] for micro in micro_batches]

@@ -1,0 +1,122 @@
+"""XTuner's structured files: any readable file in, conversations out, and back into one JSON line each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medtune.data.map_fns import MapFn, apply_map_fn, resolve_map_fn
+from medtune.data.readers import read_data
+from medtune.data.records import Conversation, Message
+from medtune.errors import DataError, UsageError
+
+
+def read_conversations(
+    data_path: str | Path,
+    *,
+    sheet: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    map_fn: str | MapFn | None = None,
+    system: str = "",
+) -> list[Conversation]:
+    """Read a data set into validated conversations.
+
+    Args:
+        data_path, sheet, columns, encoding: as for `medtune.data.readers.read_data`.
+        map_fn: a format's name or a function; None detects the format from the first row.
+        system: system text of conversations that bring none of their own.
+
+    Raises:
+        DataError: what is wrong, with its place; also when there is no row at all.
+    """
+    conversations: list[Conversation] = []
+    chosen: MapFn | None = None
+    for row in read_data(data_path, sheet=sheet, columns=columns, encoding=encoding):
+        chosen = chosen or resolve_map_fn(map_fn, row)
+        conversation = apply_map_fn(chosen, row)
+        if system and conversation.messages[0].role != "system":
+            conversation = Conversation((Message("system", system), *conversation.messages), row.origin)
+        conversations.append(conversation)
+    if not conversations:
+        raise DataError(f"{data_path}: no rows.")
+    return conversations
+
+
+def has_empty_answer(conversation: Conversation) -> bool:
+    """True if an answer is blank, or the last question has none."""
+    answers = [m.content for m in conversation.messages if m.role == "assistant"]
+    return conversation.messages[-1].role == "user" or not all(answer.strip() for answer in answers)
+
+
+def to_turns(conversation: Conversation) -> dict[str, list[dict[str, Any]]]:
+    """XTuner's structure of a conversation; a question without an answer gets an empty one.
+
+    >>> to_turns(Conversation((Message("user", "Hi"), Message("assistant", "Hello", True))))
+    {'conversation': [{'system': '', 'input': 'Hi', 'output': 'Hello'}]}
+    """
+    messages = list(conversation.messages)
+    system = messages.pop(0).content if messages[0].role == "system" else ""
+    if messages[-1].role == "user":
+        messages.append(Message("assistant", "", trained=True))
+    turns: list[dict[str, Any]] = []
+    question = ""
+    for message in messages:
+        if message.role == "user":
+            question = message.content
+            continue
+        turn: dict[str, Any] = {"input": question, "output": message.content}
+        if not message.trained:
+            turn["output_with_loss"] = False
+        turns.append(turn)
+        question = ""
+    turns[0] = {"system": system, **turns[0]}
+    return {"conversation": turns}
+
+
+def write_structured(files: Mapping[Path, Sequence[Conversation]], force: bool = False) -> None:
+    """Write conversations in XTuner's structure: .jsonl one a line, .json as one array. All files or none.
+
+    Args:
+        files: path -> its conversations. Folders are made.
+        force: replace files that exist.
+
+    Raises:
+        UsageError: a file exists, or has another suffix.
+        DataError: text that UTF-8 cannot hold (half of a surrogate pair).
+    """
+    for path in files:
+        if path.suffix.lower() not in (".json", ".jsonl"):
+            raise UsageError(f"{path}: the output must end in .jsonl or .json.")
+        if path.exists() and not force:
+            raise UsageError(f"{path}: exists already. Give -f to replace it, or another name.")
+    unfinished = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    try:
+        for path, conversations in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished[path].open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(_pieces(conversations, array=path.suffix.lower() == ".json"))
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in unfinished.items():
+            temporary.replace(path)
+    finally:
+        for temporary in unfinished.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _pieces(conversations: Sequence[Conversation], array: bool) -> Iterator[str]:
+    yield "[\n" if array else ""
+    for index, conversation in enumerate(conversations):
+        text = json.dumps(to_turns(conversation), ensure_ascii=False)
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise DataError(
+                f"{conversation.origin}: the text holds half of a surrogate pair, which UTF-8 has no form for."
+            )
+        yield text + (",\n" if array and index + 1 < len(conversations) else "\n")
+    yield "]\n" if array else ""

@@ -1,0 +1,41 @@
+"""`loss.png`: the curves of a run, from the scalars it wrote, over all its restarts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def read_scalars(work_dir: Path) -> dict[str, dict[int, float]]:
+    """Scalar name -> step -> value, from every `<timestamp>/vis_data/scalars.json` of a run; later restarts win."""
+    found: dict[str, dict[int, float]] = {}
+    for file in sorted(work_dir.glob("*/vis_data/scalars.json")):
+        for line in file.read_text().splitlines():
+            record = json.loads(line)
+            for name, value in record.items():
+                found.setdefault(name, {})[record["step"]] = value
+    return found
+
+
+def plot_loss(work_dir: Path, file: Path) -> None:
+    """Draw training and validation loss (nats per trained token) and the learning rate over optimizer steps."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    scalars = read_scalars(work_dir)
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses = figure.add_subplot()
+    for name, label, style in (("loss", "training loss", "-"), ("val_loss", "validation loss", "o-")):
+        if name in scalars:
+            steps = sorted(scalars[name])
+            losses.plot(steps, [scalars[name][s] for s in steps], style, label=label, markersize=4)
+    losses.set(xlabel="optimizer step", ylabel="loss (nats per trained token)", title=work_dir.name)
+    losses.grid(alpha=0.3)
+    rates = losses.twinx()
+    steps = sorted(scalars.get("lr", {}))
+    rates.plot(steps, [scalars["lr"][s] for s in steps], ":", color="gray", label="learning rate")
+    rates.set_ylabel("learning rate")
+    lines = [*losses.get_lines(), *rates.get_lines()]
+    losses.legend(lines, [str(line.get_label()) for line in lines], loc="upper right")
+    figure.savefig(file, dpi=120)

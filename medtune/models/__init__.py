@@ -1,0 +1,1 @@
+"""Models that transformers and PEFT load, and what training stages do with them."""

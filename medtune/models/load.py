@@ -1,0 +1,225 @@
+"""Find and load base models and tokenizers: a local folder, the embedded default, or a hub id."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from medtune.build import checked_by
+from medtune.errors import EnvironmentFault, ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+EMBEDDED = ("med-llama-tiny",)
+
+DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
+
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_EVERYTHING_ELSE = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
+
+
+def model_folder(name: str | Path, revision: str | None = None) -> Path:
+    """Return the local folder of a model named by path, embedded name or hub id (downloaded if need be).
+
+    Raises:
+        ModelError: no such folder, or it is not a model folder, or the hub does not have it or cannot be reached.
+    """
+    folder = ASSETS / name if str(name) in EMBEDDED else Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            adapter = (folder / "adapter_config.json").is_file()
+            hint = "it is an adapter: name its base model here" if adapter else "a model folder has one"
+            raise ModelError(f"{name}: no config.json in this folder; {hint}.")
+        return folder
+    if not _is_hub_id(str(name)):
+        raise ModelError(f"{name}: no such folder. Name a model folder, a hub id, or one of {', '.join(EMBEDDED)}.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        fetched = Path(snapshot_download(str(name), revision=revision, allow_patterns=[*_WEIGHTS, *_EVERYTHING_ELSE]))
+        if not any(fetched.glob("*.safetensors")):
+            fetched = Path(snapshot_download(str(name), revision=revision, allow_patterns=["*.bin", "*.bin.index.json"]))
+    except Exception as fault:  # the hub library raises many kinds; to the user all mean "not to be had"
+        reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
+        raise ModelError(f"{name}: no such folder here, and the hub did not give it: {reason}") from None
+    return fetched
+
+
+def _is_hub_id(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) <= 2 and all(parts) and not name.startswith((".", "~", "/"))
+
+
+def _precheck_name(pretrained_model_name_or_path: str, **_: Any) -> None:
+    """A local name must be a model folder; a hub id is looked up only when it is loaded."""
+    name = pretrained_model_name_or_path
+    looks_local = Path(name).expanduser().exists() or name in EMBEDDED or not _is_hub_id(name)
+    if looks_local:
+        model_folder(name)
+
+
+def _precheck_tokenizer(pretrained_model_name_or_path: str, **rest: Any) -> None:
+    _precheck_name(pretrained_model_name_or_path, **rest)
+    folder = ASSETS / pretrained_model_name_or_path
+    folder = folder if pretrained_model_name_or_path in EMBEDDED else Path(pretrained_model_name_or_path).expanduser()
+    if folder.is_dir() and not has_tokenizer(folder):
+        raise ModelError(
+            f"{pretrained_model_name_or_path}: the folder has no tokenizer (tokenizer.json, tokenizer.model or "
+            "vocab.json). Set tokenizer_name_or_path to a folder that has it."
+        )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """True if a folder holds tokenizer files."""
+    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model"))
+
+
+@checked_by(_precheck_tokenizer)
+def load_tokenizer(
+    pretrained_model_name_or_path: str, *, trust_remote_code: bool = False, revision: str | None = None
+) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; the same sources as `model_folder`, but a folder with tokenizer files alone will do.
+
+    Raises:
+        ModelError: no tokenizer there.
+    """
+    from transformers import AutoTokenizer
+
+    path = Path(pretrained_model_name_or_path).expanduser()
+    folder = path if path.is_dir() else model_folder(pretrained_model_name_or_path, revision)
+    if not has_tokenizer(folder):
+        raise ModelError(
+            f"{pretrained_model_name_or_path}: the folder has no tokenizer (tokenizer.json, tokenizer.model or "
+            "vocab.json). Set tokenizer_name_or_path to a folder that has it."
+        )
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (ValueError, OSError, KeyError) as fault:
+        raise ModelError(f"{pretrained_model_name_or_path}: the tokenizer does not load: {_first_line(fault)}") from None
+
+
+@checked_by(_precheck_name)
+def load_llm(
+    pretrained_model_name_or_path: str,
+    *,
+    torch_dtype: DtypeName = "auto",
+    bits: Literal[4, 8] | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device_map: str | dict[str, Any] | None = None,
+    offload_folder: str | None = None,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+) -> PreTrainedModel:
+    """Load a causal language model for training or generation.
+
+    Args:
+        pretrained_model_name_or_path: a folder, a hub id, or an embedded name.
+        torch_dtype: of the weights; "auto" is bf16 on a GPU that has it, fp16 on one that has not, fp32 on a CPU.
+        bits: 4 (NF4, double quantised) or 8 load the weights quantised by bitsandbytes, for QLoRA and chat.
+        device: where to put it; "auto" is the GPU of this process if there is one.
+        device_map: transformers' placement over several devices, in place of `device`.
+        offload_folder: where `device_map` may put what fits nowhere.
+        trust_remote_code: run modelling code from the model's own repository. Off unless a config turns it on.
+        revision: commit, tag or branch of a hub id.
+
+    Raises:
+        ModelError: not a model, or one that this transformers cannot load.
+        EnvironmentFault: a GPU was asked for and there is none.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from medtune.models import attention
+
+    target = pick_device(device)
+    dtype = pick_dtype(torch_dtype, target)
+    folder = model_folder(pretrained_model_name_or_path, revision)
+    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
+    if bits is not None:
+        options["quantization_config"] = _quantization(bits, dtype)
+    options["device_map"] = device_map if device_map is not None else {"": target}
+    if offload_folder is not None:
+        options["offload_folder"] = offload_folder
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    except (ValueError, OSError, KeyError, RuntimeError) as fault:
+        if type(fault).__name__ == "OutOfMemoryError":
+            raise
+        raise ModelError(f"{pretrained_model_name_or_path}: the model does not load: {_first_line(fault)}") from None
+    model.name_or_path = str(pretrained_model_name_or_path)
+    model.config._name_or_path = str(pretrained_model_name_or_path)
+    if bits == 4:
+        from medtune.compat import keep_4bit_weights_on_cpu
+
+        keep_4bit_weights_on_cpu(model)
+    if supports_packed_rows(model):
+        model.set_attn_implementation(attention.NAME)
+    return model
+
+
+def supports_packed_rows(model: PreTrainedModel) -> bool:
+    """True if the model takes its attention from transformers' interface, so that ours can be put in."""
+    return bool(getattr(model, "_supports_attention_backend", False))
+
+
+def pick_device(device: str = "auto") -> str:
+    """Name the device: "cuda:LOCAL_RANK" or "cpu".
+
+    Raises:
+        EnvironmentFault: "cuda" was asked for and there is none.
+    """
+    import os
+
+    import torch
+
+    if device == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    if device.startswith("cuda"):
+        raise EnvironmentFault("a GPU was asked for, but torch sees none. Use the CPU, or see `medtune doctor`.")
+    return "cpu"
+
+
+def pick_dtype(name: str, device: str) -> torch.dtype:
+    """Return the torch dtype for "auto", "fp32", "bf16", "fp16" on a device."""
+    import torch
+
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if name in names:
+        return names[name]
+    if name != "auto":
+        raise ModelError(f"torch_dtype {name!r} is none of auto, {', '.join(names)}.")
+    if device.startswith("cpu"):
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _quantization(bits: int, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if dtype.itemsize == 2 else None,
+    )
+
+
+def context_length(folder: Path) -> int | None:
+    """Longest sequence that a model's config names, or None."""
+    try:
+        return json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
+    except (OSError, ValueError):
+        return None
+
+
+def _first_line(fault: BaseException) -> str:
+    text = " ".join(str(fault).split())
+    return text[:300] or type(fault).__name__
