@@ -43,6 +43,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose faults are one line."""
 
     def error(self, message: str) -> NoReturn:
+        """Say what is wrong, without the usage, and exit with 2."""
         self.exit(2, f"{self.prog}: error: {message} (see `{self.prog} --help`)\n")
 
 

@@ -242,6 +242,9 @@ def _compare_logits(base: Path, adapter: Path, merged_folder: Path, dtype: str, 
     Raises:
         ModelError: the difference is larger than that.
     """
+    from medtune.compat import quiet_bitsandbytes
+
+    quiet_bitsandbytes()
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -253,7 +256,8 @@ def _compare_logits(base: Path, adapter: Path, merged_folder: Path, dtype: str, 
             return model.eval()(input_ids=probe).logits.float().cpu()
 
     def load(folder: Path) -> Any:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return model.to(device)
 
     with _quiet():
         model = load(base)

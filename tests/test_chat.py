@@ -130,6 +130,10 @@ def test_the_oldest_turns_go_when_the_context_is_full_and_it_is_said(make_sessio
     assert len(session.tokenizer(last).input_ids) + 30 <= 120
     assert notices and "120 tokens" in notices[0] and "first 1 turn." in notices[0]
     assert len(session.messages) == 24  # nothing is lost for /save
+    session.reset()
+    session.answer("a new question")
+    session.answer("another")
+    assert "a new question" in echo.prompts[-1]
 
 
 def test_a_message_longer_than_the_context_leaves_the_conversation_as_it_was(tiny_tokenizer, template):
@@ -273,7 +277,10 @@ def test_an_adapter_for_another_base_is_refused_unless_told(make_folder, make_ad
     assert session.model.peft_config
 
 
-@pytest.mark.parametrize("change", [{"r": 4}, {"target_modules": ["q_proj"]}, {"target_modules": ["nothing"]}])
+@pytest.mark.parametrize(
+    "change",
+    [{"r": 4}, *({"target_modules": names} for names in (["q_proj"], ["nothing"], ["q_proj", "down_proj", "v_proj"]))],
+)
 def test_an_adapter_that_does_not_fit_the_model_is_refused(make_folder, make_adapter, change):
     adapter = make_adapter()
     config = json.loads((adapter / ADAPTER_FILES[0]).read_text())

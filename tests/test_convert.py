@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from medtune.merge import merge
 from medtune.models.identity import fingerprint
 from medtune.shards import parse_size
 
+ROOT = Path(__file__).resolve().parent.parent
 CONFIG_TEXT = "# a config\nlr = 2e-4\n"
 
 
@@ -196,6 +199,19 @@ def test_a_fault_half_way_leaves_nothing(lora_checkpoint, tmp_path, monkeypatch)
     with pytest.raises(OSError, match="No space"):
         pth_to_hf(lora_checkpoint, tmp_path / "hf")
     assert not (tmp_path / "hf").exists() and not (tmp_path / ".hf.partial").exists()
+
+
+def test_a_kill_half_way_leaves_nothing_that_loads_and_the_next_run_succeeds(lora_checkpoint, tmp_path):
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom medtune import convert\n"
+        "convert.write_file = lambda *_: os.kill(os.getpid(), 9)\n"
+        "convert.pth_to_hf(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, lora_checkpoint, tmp_path / "hf"], check=False, cwd=ROOT)
+    assert killed.returncode == -9
+    assert not (tmp_path / "hf").exists() and (tmp_path / ".hf.partial" / "adapter_config.json").exists()
+    pth_to_hf(lora_checkpoint, tmp_path / "hf")
+    assert (tmp_path / "hf" / "adapter_model.safetensors").exists() and not (tmp_path / ".hf.partial").exists()
 
 
 def test_the_command_line_converts(lora_checkpoint, tmp_path, monkeypatch, capsys):

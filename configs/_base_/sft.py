@@ -1,8 +1,8 @@
 """Supervised fine-tuning (full, LoRA or QLoRA) in five parts. Every other SFT config sets names of PART 1."""
 
+from medtune.configs._base_ import parts
 from torch.optim import AdamW
 
-from medtune.configs._base_ import parts
 from medtune.data.pipeline import build_dataset, step_dataloader
 from medtune.data.readers import read_data
 from medtune.engine.loops import TrainLoop

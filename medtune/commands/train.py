@@ -21,7 +21,9 @@ EXAMPLES = """  medtune train ./my_config.py
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG, overrides and the options of a run."""
     parser.add_argument("words", metavar="CONFIG [NAME=VALUE ...]", nargs="+", help="config file or name, and settings")
-    parser.add_argument("--cfg-options", metavar="NAME=VALUE", nargs="+", default=[], help="settings, as XTuner has them")
+    parser.add_argument(
+        "--cfg-options", metavar="NAME=VALUE", nargs="+", default=[], help="settings, as XTuner has them"
+    )
     parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/NAME)")
     parser.add_argument("--seed", type=int, help="the same as seed=N")
     parser.add_argument(

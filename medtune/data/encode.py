@@ -284,12 +284,8 @@ class _Encoder:
         return next((token for token in self._control if before.endswith(token)), "\n")
 
     def _after(self, anchor: str, ids: list[int], text: str) -> list[int]:
-        """Take the anchor's ids off; where it merged with the text, use another, or none."""
-        for other in (anchor, ":"):
-            if other not in self._anchor_ids:
-                self._anchor_ids[other] = self._tokenize([other])[0]
-            head = self._anchor_ids[other]
-            behind = ids if other == anchor else self._tokenize([other + text])[0]
-            if behind[: len(head)] == head:
-                return behind[len(head) :]
-        return self._tokenize([text])[0]
+        """Take the anchor's ids off the front; where it merged with the text, do without it."""
+        if anchor not in self._anchor_ids:
+            self._anchor_ids[anchor] = self._tokenize([anchor])[0]
+        head = self._anchor_ids[anchor]
+        return ids[len(head) :] if ids[: len(head)] == head else self._tokenize([text])[0]

@@ -10,6 +10,7 @@ Only the formats XTuner tied to one subject (sql, arxiv, code_alpaca, ...) bring
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -258,7 +259,7 @@ def resolve_map_fn(spec: str | MapFn | None, first: Row) -> MapFn:
         try:
             return DATASET_FORMATS[detect(first.fields)]
         except DataError as fault:
-            raise DataError(f"{first.origin}: {fault}") from None
+            return _detect_by_header(first, fault)
     if isinstance(spec, str):
         name = spec.removesuffix("_map_fn")
         if name not in DATASET_FORMATS:
@@ -276,6 +277,40 @@ def resolve_map_fn(spec: str | MapFn | None, first: Row) -> MapFn:
     except Exception:  # a fault of this row alone is apply_map_fn's to report
         return spec
     return spec
+
+
+# What people write above a table's columns -> the key that map functions read.
+HEADERS = {
+    **dict.fromkeys(("问题", "问", "提问", "ask"), "question"),
+    **dict.fromkeys(("回答", "答案", "答"), "answer"),
+    **{"指令": "instruction", "输入": "input", "输出": "output", "系统": "system"},
+}
+
+
+def plain_keys(fields: Any) -> Any:
+    """A table row's headers as the keys map functions read: lower case, no edge spaces, Chinese words translated.
+
+    >>> plain_keys({"Question": "Is aspirin an NSAID?", "答案": "Yes."})
+    {'question': 'Is aspirin an NSAID?', 'answer': 'Yes.'}
+    """
+    if not isinstance(fields, Mapping):
+        return fields
+    folded = ((str(key).strip().casefold(), value) for key, value in fields.items())
+    return {HEADERS.get(key, key): value for key, value in folded}
+
+
+def _detect_by_header(first: Row, fault: DataError) -> MapFn:
+    """The map function that fits the row once its headers are read as `plain_keys`, reading every row so."""
+    try:
+        map_fn = DATASET_FORMATS[detect(plain_keys(first.fields))]
+    except DataError:
+        raise DataError(f"{first.origin}: {fault}") from None
+
+    @functools.wraps(map_fn)
+    def of_plain_keys(fields: Fields) -> dict[str, Any]:
+        return map_fn(plain_keys(fields))
+
+    return of_plain_keys
 
 
 def apply_map_fn(map_fn: MapFn, row: Row) -> Conversation:

@@ -67,14 +67,17 @@ class DatasetReport:
     def lines(self) -> list[str]:
         """The report as short lines for the log."""
         told = self.encoded
-        fill = f", {told.num_tokens / (self.num_packs * self.capacity):.1%} full" if self.capacity and self.num_packs else ""
+        room = self.num_packs * (self.capacity or 0)
+        fill = f", {told.num_tokens / room:.1%} full" if room else ""
         lines = [
             f"rows {self.num_rows}, samples {told.num_samples}, in {self.num_packs} packs{fill}",
             f"tokens {told.num_tokens}, trained {told.num_trained_tokens} "
             f"({told.num_trained_tokens / max(told.num_tokens, 1):.1%}), longest sample {told.longest}",
             f"format {self.map_fn}, template {self.template}",
         ]
-        lines += [f"dropped {count}: {reason}" for reason, count in sorted((self.dropped + Counter(told.dropped)).items())]
+        lines += [
+            f"dropped {count}: {reason}" for reason, count in sorted((self.dropped + Counter(told.dropped)).items())
+        ]
         if told.num_truncated or told.num_split:
             lines.append(f"truncated {told.num_truncated}, split {told.num_split}")
         if told.num_special_in_text:
@@ -151,9 +154,7 @@ def build_dataset(
     return TrainingData(samples, packs, report, template)
 
 
-def _packs(
-    samples: EncodedSamples, max_length: int, pack: bool, seed: int, report: DatasetReport
-) -> list[list[int]]:
+def _packs(samples: EncodedSamples, max_length: int, pack: bool, seed: int, report: DatasetReport) -> list[list[int]]:
     packs = plan_packs(samples.lengths, max_length, seed) if pack else [[i] for i in range(len(samples))]
     report.num_packs = len(packs)
     report.capacity = max_length if pack else None
@@ -241,7 +242,7 @@ def step_dataloader(
         world_size=dist.get_world_size() if together else 1,
     )
     return DataLoader(
-        _SampleLists(dataset.samples),
+        _SampleLists(dataset.samples),  # type: ignore[arg-type]
         batch_sampler=sampler,  # type: ignore[arg-type]
         collate_fn=collate_step,
         num_workers=num_workers,
@@ -254,5 +255,3 @@ def _own_generator() -> Any:
     import torch
 
     return torch.Generator().manual_seed(0)
-
-

@@ -162,9 +162,7 @@ def optimizer_tensors(
     return tensors, {"param_groups": state["param_groups"], "numbers": numbers, "order": order}
 
 
-def load_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], plain: dict[str, Any]
-) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> None:
     """Put back what `optimizer_tensors` took."""
     index = {name: i for i, name in enumerate(plain["order"])}
     state: dict[int, dict[str, Any]] = {}

@@ -100,7 +100,7 @@ def peak_memory_mb() -> int:
 
 
 class CheckpointHook(Hook):
-    """Saves a checkpoint after each epoch (`epoch_1.pth`), or every `save_steps` steps (`iter_500.pth`), and at the end.
+    """Saves after each epoch (`epoch_1.pth`), or every `save_steps` steps (`iter_500.pth`), and at the end.
 
     Args:
         save_steps: optimizer steps between checkpoints; None is after each epoch.

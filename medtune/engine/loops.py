@@ -134,7 +134,9 @@ class TrainLoop(BaseLoop):
             self.runner.call_hook("before_train_iter", batch_idx=self.progress.step, data_batch=batch)
             result = self._run_step(batch, started, loaded)
             self._count(result)
-            self.runner.call_hook("after_train_iter", batch_idx=self.progress.step - 1, data_batch=batch, outputs=result)
+            self.runner.call_hook(
+                "after_train_iter", batch_idx=self.progress.step - 1, data_batch=batch, outputs=result
+            )
             if self.val_interval and self.progress.step % self.val_interval == 0:
                 self.validate()
             self.runner.raise_if_stopped()

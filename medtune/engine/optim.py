@@ -30,7 +30,9 @@ class StepOptimWrapper(OptimWrapper):
         super().__init__(optimizer, clip_grad=clip_grad)
         self.max_norm = float(clip_grad["max_norm"]) if clip_grad else None
         device = self.param_groups[0]["params"][0].device.type
-        fixed = {} if loss_scale == "dynamic" else {"init_scale": float(loss_scale), "growth_interval": 10**9}
+        fixed: dict[str, Any] = (
+            {} if loss_scale == "dynamic" else {"init_scale": float(loss_scale), "growth_interval": 10**9}
+        )
         self.scaler = torch.amp.GradScaler(device, enabled=_is_fp16(dtype, device), **fixed)
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:

@@ -297,5 +297,3 @@ class _lock:
 
     def __exit__(self, *_: Any) -> None:
         self.stream.close()
-
-

@@ -63,7 +63,7 @@ def build_runner(config: Config, work_dir: Path) -> MedtuneRunner:
     inputs = prepare_inputs(config)
     set_random_seed(seed)  # so that the adapter's first weights do not depend on how the data was read
     model = build(config.values["model"], inputs.memo)
-    card = _card(config, inputs)
+    card = {**_card(config, inputs), "torch_dtype": str(model.compute_dtype).removeprefix("torch.")}
     work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     runner = MedtuneRunner(config, model, inputs.train_data, inputs.val_data, _saved_tokenizer(inputs), card, work_dir)
     runner.data = inputs.train_dataset
@@ -94,7 +94,6 @@ def _card(config: Config, inputs: Inputs) -> dict[str, Any]:
         "base_model": {"name_or_path": name, "fingerprint": fingerprint(model_folder(name)) if name else None},
         "prompt_template": template if isinstance(template, str) else None,
         "system": str(dataset.get("system") or ""),
-        "torch_dtype": str(model.get("torch_dtype") or "auto"),
         "max_length": dataset.get("max_length"),
         "data": {
             "path": str(source.get("data_path") or source.get("path") or ""),
@@ -107,7 +106,9 @@ def _card(config: Config, inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def train(config: Config, work_dir: Path, resume: str | None = None, anyway: bool = False, overwrite: bool = False) -> MedtuneRunner:
+def train(
+    config: Config, work_dir: Path, resume: str | None = None, anyway: bool = False, overwrite: bool = False
+) -> MedtuneRunner:
     """Train a config to its end.
 
     Args:

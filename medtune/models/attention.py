@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,7 @@ def packed_attention(
     bounds = cu_seqlens.tolist()
     parts = [
         _one_sample(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], scaling, dropout, sliding_window, softcap)
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+        for a, b in itertools.pairwise(bounds)
     ]
     return torch.cat(parts, dim=2).transpose(1, 2), None
 
@@ -111,7 +112,7 @@ def _varlen_kernel() -> Callable[..., torch.Tensor] | None:
         scaling: float | None,
         sliding_window: int | None,
     ) -> torch.Tensor:
-        query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)
+        query, key, value = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))  # (T, H, D)
         left = -1 if sliding_window is None else sliding_window - 1
         out = varlen_attn(
             query,
@@ -125,13 +126,17 @@ def _varlen_kernel() -> Callable[..., torch.Tensor] | None:
             window_size=(left, 0),
             enable_gqa=True,
         )
-        return out[None]
+        return out.unsqueeze(0)
 
     return attend
 
 
 def packed_mask(
-    batch_size: int, q_length: int, kv_length: int, *args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    attention_mask: torch.Tensor | None = None,
+    **kwargs: Any,
 ) -> torch.Tensor | None:
     """No mask for a flat row (attention knows its samples by `cu_seqlens`); SDPA's mask where there is padding.
 
@@ -139,7 +144,7 @@ def packed_mask(
     """
     if attention_mask is None and q_length == kv_length:
         return None
-    return sdpa_mask(batch_size, q_length, kv_length, *args, attention_mask=attention_mask, **kwargs)
+    return sdpa_mask(batch_size, q_length, kv_length, attention_mask=attention_mask, **kwargs)
 
 
 AttentionInterface.register(NAME, packed_attention)

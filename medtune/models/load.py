@@ -42,7 +42,9 @@ def model_folder(name: str | Path, revision: str | None = None) -> Path:
     try:
         fetched = Path(snapshot_download(str(name), revision=revision, allow_patterns=[*_WEIGHTS, *_EVERYTHING_ELSE]))
         if not any(fetched.glob("*.safetensors")):
-            fetched = Path(snapshot_download(str(name), revision=revision, allow_patterns=["*.bin", "*.bin.index.json"]))
+            fetched = Path(
+                snapshot_download(str(name), revision=revision, allow_patterns=["*.bin", "*.bin.index.json"])
+            )
     except Exception as fault:  # the hub library raises many kinds; to the user all mean "not to be had"
         reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
         raise ModelError(f"{name}: no such folder here, and the hub did not give it: {reason}") from None
@@ -75,7 +77,9 @@ def _precheck_tokenizer(pretrained_model_name_or_path: str, **rest: Any) -> None
 
 def has_tokenizer(folder: Path) -> bool:
     """True if a folder holds tokenizer files."""
-    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model"))
+    return any(
+        (folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+    )
 
 
 @checked_by(_precheck_tokenizer)
@@ -99,7 +103,9 @@ def load_tokenizer(
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (ValueError, OSError, KeyError) as fault:
-        raise ModelError(f"{pretrained_model_name_or_path}: the tokenizer does not load: {_first_line(fault)}") from None
+        raise ModelError(
+            f"{pretrained_model_name_or_path}: the tokenizer does not load: {_first_line(fault)}"
+        ) from None
 
 
 @checked_by(_precheck_name)
@@ -130,6 +136,9 @@ def load_llm(
         ModelError: not a model, or one that this transformers cannot load.
         EnvironmentFault: a GPU was asked for and there is none.
     """
+    from medtune.compat import keep_4bit_weights_on_cpu, quiet_bitsandbytes
+
+    quiet_bitsandbytes()
     from transformers import AutoModelForCausalLM
 
     from medtune.models import attention
@@ -152,8 +161,6 @@ def load_llm(
     model.name_or_path = str(pretrained_model_name_or_path)
     model.config._name_or_path = str(pretrained_model_name_or_path)
     if bits == 4:
-        from medtune.compat import keep_4bit_weights_on_cpu
-
         keep_4bit_weights_on_cpu(model)
     if supports_packed_rows(model):
         model.set_attn_implementation(attention.NAME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -66,7 +67,7 @@ class SupervisedFinetune(nn.Module):
             if getattr(llm, "is_quantized", False):
                 raise ConfigError("a model quantised to 4 or 8 bits cannot be trained in full. Use method='qlora'.")
             llm.requires_grad_(True).float()
-            self.llm: nn.Module = llm
+            self.llm: Any = llm
         else:
             self.llm = _with_adapter(llm, lora)
 
@@ -154,7 +155,7 @@ class SupervisedFinetune(nn.Module):
     def _logits_of_padded_rows(self, micro: MicroBatch) -> torch.Tensor:
         """The same for a model with attention code of its own: one padded row for each sample."""
         bounds = micro.cu_seqlens.tolist()
-        rows = [micro.input_ids[0, a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        rows = [micro.input_ids[0, a:b] for a, b in itertools.pairwise(bounds)]
         input_ids = pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([len(row) for row in rows], device=input_ids.device)
         real = torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]  # (N, L)

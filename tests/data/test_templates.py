@@ -271,6 +271,8 @@ def test_resolving_takes_a_name_a_template_and_the_shape_of_xtuner(tiny_tokenize
         Segment("A<|im_end|>", True),
         Segment("\n", False),
     ]
+    ends_with_eos = {"INSTRUCTION": "{input}", "SUFFIX": "<|im_end|>"}
+    assert resolve_template(ends_with_eos, tiny_tokenizer).end == "<|im_end|>"
     own = resolve_template(None, tiny_tokenizer)
     assert resolve_template(own, tiny_tokenizer) is own
 
