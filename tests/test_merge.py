@@ -287,7 +287,7 @@ def test_a_model_without_any_tokenizer_is_refused(make_base, make_adapter, tmp_p
         merge(base, adapter, tmp_path / "out")
 
 
-@pytest.mark.parametrize("damage", ["cut", "header", "length", "missing", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "longer", "header", "length", "missing", "empty"])
 def test_a_damaged_shard_is_named(damage, make_base, make_adapter, tmp_path):
     base = make_base(max_shard_size="100KB")
     adapter = make_adapter(base)
@@ -298,6 +298,7 @@ def test_a_damaged_shard_is_named(damage, make_base, make_adapter, tmp_path):
     else:
         broken = {
             "cut": content[:-10],
+            "longer": content + b"more",
             "header": content[:30] + b"\xff{{" + content[33:],
             "length": b"\xff" * 8 + content[8:],
             "empty": b"",

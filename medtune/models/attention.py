@@ -114,7 +114,7 @@ def _varlen_kernel() -> Callable[..., torch.Tensor] | None:
     ) -> torch.Tensor:
         query, key, value = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))  # (T, H, D)
         left = -1 if sliding_window is None else sliding_window - 1
-        out = varlen_attn(
+        out: Any = varlen_attn(
             query,
             key,
             value,
@@ -126,7 +126,7 @@ def _varlen_kernel() -> Callable[..., torch.Tensor] | None:
             window_size=(left, 0),
             enable_gqa=True,
         )
-        return out.unsqueeze(0)
+        return torch.unsqueeze(out, 0)
 
     return attend
 
