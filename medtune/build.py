@@ -10,25 +10,42 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from medtune.errors import ConfigError, MedtuneError, nearest
+from medtune.errors import ConfigError, UsageError, nearest
 
 # Arguments that the engine adds when it builds a node: a config need not give them.
-INJECTED = frozenset({"params", "optimizer", "runner", "dataset", "dataloader", "model", "num_steps", "save_dir"})
+INJECTED = frozenset({"params", "optimizer", "num_steps", "runner", "dataloader", "save_dir"})
 
 # Callables that take **kwargs hide typos; these are the names they do accept (transformers 5).
-FROM_PRETRAINED_NAMES = frozenset(
+FROM_PRETRAINED_NAMES = (
     "pretrained_model_name_or_path trust_remote_code revision cache_dir local_files_only token subfolder dtype "
     "torch_dtype device_map max_memory offload_folder quantization_config attn_implementation low_cpu_mem_usage "
     "use_safetensors variant config padding_side truncation_side use_fast model_max_length add_bos_token "
-    "add_eos_token chat_template legacy".split()
+    "add_eos_token bos_token eos_token pad_token unk_token chat_template legacy"
 )
+
+# Kinds of values that can be told without a call, and what a user calls them.
+NAMES_OF_KINDS: dict[Any, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "None",
+    list: "a list",
+    tuple: "a list",
+    Sequence: "a list",
+    dict: "a dict",
+    Mapping: "a dict",
+}
 
 
 def checked_by(precheck: Callable[..., None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: `precheck(**arguments)` raises a MedtuneError for arguments that could never work, cheaply."""
+    """Decorator: `precheck(**arguments)` raises, cheaply, for arguments that could never work.
+
+    A UsageError becomes one of the config's faults; an EnvironmentFault ends the check at once.
+    """
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
         function.precheck = precheck  # type: ignore[attr-defined]
@@ -50,7 +67,7 @@ def build(node: Any, memo: dict[int, Any] | None = None) -> Any:
             built = {key: build(value, memo) for key, value in node.items() if key != "type"}
             memo[id(node)] = node["type"](**built) if "type" in node else built
         return memo[id(node)]
-    if isinstance(node, (list, tuple)):
+    if type(node) in (list, tuple):
         return type(node)(build(item, memo) for item in node)
     return node
 
@@ -65,16 +82,19 @@ def accepted_names(node: dict[str, Any]) -> list[str]:
 
 
 def check(values: dict[str, Any]) -> list[str]:
-    """Return every fault in a config's values as "path: what is wrong", without building anything."""
-    faults: dict[str, None] = {}
+    """Return every fault in a config's values as "path: what is wrong", without building anything.
+
+    What is wrong alike in several places, as a setting that both data sets take, is one fault: "path, path: ...".
+    """
+    places: dict[str, list[str]] = {}
     seen: set[int] = set()
     for name, value in values.items():
-        for fault in _check(value, name, seen):
-            faults.setdefault(fault)
-    return list(faults)
+        for where, fault in _check(value, name, seen):
+            places.setdefault(fault, []).append(where)
+    return [f"{', '.join(where)}: {fault}" for fault, where in places.items()]
 
 
-def raise_faults(faults: list[str]) -> None:
+def raise_faults(faults: Sequence[str]) -> None:
     """Raise one ConfigError that lists all faults, or return."""
     if len(faults) == 1:
         raise ConfigError(faults[0])
@@ -82,7 +102,8 @@ def raise_faults(faults: list[str]) -> None:
         raise ConfigError(f"{len(faults)} faults in the config:" + "".join(f"\n  {fault}" for fault in faults))
 
 
-def _check(node: Any, where: str, seen: set[int]) -> Iterator[str]:
+def _check(node: Any, where: str, seen: set[int]) -> Iterator[tuple[str, str]]:
+    """Yield (path, fault) for a node and all below it."""
     if isinstance(node, dict):
         if id(node) in seen:
             return
@@ -96,29 +117,30 @@ def _check(node: Any, where: str, seen: set[int]) -> Iterator[str]:
             yield from _check(item, f"{where}.{i}", seen)
 
 
-def _check_call(node: dict[str, Any], where: str, run_precheck: bool) -> Iterator[str]:
+def _check_call(node: dict[str, Any], where: str, run_precheck: bool) -> Iterator[tuple[str, str]]:
     make = node["type"]
     if not callable(make):
-        yield f"{where}.type: wanted a callable, got {make!r}; import it and name it without quotes"
+        yield f"{where}.type", f"wanted a callable, got {make!r}; import it and name it without quotes"
         return
     arguments = {key: value for key, value in node.items() if key != "type"}
     names, required, annotations = _parameters(make)
     label = getattr(make, "__name__", str(make))
-    unknown = [key for key in arguments if names and key not in names]
-    for key in unknown:
-        yield f"{where}.{key}: {label} takes no such argument.{nearest(key, names)}"
-    for key in required - set(arguments) - INJECTED:
-        yield f"{where}: {label} needs {key!r}"
-    wrong = [fault for key in arguments if (fault := _wrong_value(arguments[key], annotations.get(key)))]
-    for key in arguments:
-        if fault := _wrong_value(arguments[key], annotations.get(key)):
-            yield f"{where}.{key}: {fault}"
+    faults = [
+        (f"{where}.{key}", f"{label} takes no such argument.{nearest(str(key), names)}")
+        for key in arguments
+        if names and key not in names
+    ]
+    faults += [(where, f"{label} needs {key!r}") for key in sorted(required - set(arguments) - INJECTED)]
+    for key, value in arguments.items():
+        if fault := _wrong_value(value, annotations.get(key)):
+            faults.append((f"{where}.{key}", fault))
+    yield from faults
     precheck = getattr(make, "precheck", None)
-    if precheck is not None and run_precheck and not unknown and not wrong:
+    if precheck is not None and run_precheck and not faults:
         try:
             precheck(**arguments)
-        except MedtuneError as fault:
-            yield f"{where}: {fault}"
+        except UsageError as refusal:
+            yield where, str(refusal)
 
 
 def _parameters(make: Callable[..., Any]) -> tuple[list[str], set[str], dict[str, Any]]:
@@ -132,34 +154,43 @@ def _parameters(make: Callable[..., Any]) -> tuple[list[str], set[str], dict[str
     names = [p.name for p in named]
     if open_ended:
         if getattr(make, "__name__", "") == "from_pretrained":
-            names = [*names, *FROM_PRETRAINED_NAMES]
+            names = [*names, *FROM_PRETRAINED_NAMES.split()]
         elif not inspect.isclass(make):
             names = []
     required = {p.name for p in named if p.default is p.empty}
-    target = make.__init__ if inspect.isclass(make) else make  # type: ignore[misc]
+    return names, required, {p.name: _resolved(p.annotation, make) for p in named if p.annotation is not p.empty}
+
+
+def _resolved(annotation: Any, make: Callable[..., Any]) -> Any:
+    """An annotation as a type, or None where it names what only a type checker imports."""
+    function = inspect.unwrap(make.__init__ if inspect.isclass(make) else make)  # type: ignore[misc]
+    holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
-        annotations = typing.get_type_hints(target)
-    except Exception:  # a library's annotation may name a type that only its type checker imports
-        annotations = {}
-    return names, required, annotations
+        return typing.get_type_hints(holder, globalns=getattr(function, "__globals__", {}))["it"]
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        return None
 
 
 def _wrong_value(value: Any, annotation: Any) -> str | None:
-    """Say what is wrong with a plain value under a plain annotation (Literal, numbers, text), or None."""
-    if isinstance(value, dict) or annotation is None:
+    """Say what is wrong with a value under an annotation of choices, numbers, text, lists and dicts, or None."""
+    if annotation is None or (isinstance(value, dict) and "type" in value):
         return None
-    choices = _alternatives(annotation)
-    literals = [c for a in choices if typing.get_origin(a) is typing.Literal for c in typing.get_args(a)]
-    plain = [a for a in choices if a in (bool, int, float, str, type(None))]
-    literal_count = sum(typing.get_origin(a) is typing.Literal for a in choices)
-    if not plain and not literals or len(plain) + literal_count < len(choices):
-        return None
-    if value in literals or any(_fits(value, a) for a in plain):
+    literals: list[Any] = []
+    kinds: list[type] = []
+    for choice in _alternatives(annotation):
+        origin = typing.get_origin(choice)
+        if origin is typing.Literal:
+            literals += typing.get_args(choice)
+        elif (origin or choice) in NAMES_OF_KINDS:
+            kinds.append(origin or choice)
+        else:
+            return None
+    if value in literals or any(_fits(value, kind) for kind in kinds):
         return None
     if literals and isinstance(value, str):
         return f"{value!r} is none of {', '.join(map(repr, literals))}.{nearest(value, map(str, literals))}"
-    wanted = " or ".join([repr(c) for c in literals] + [a.__name__ for a in plain])
-    return f"wanted {wanted}, got {value!r}"
+    wanted = dict.fromkeys([*map(repr, literals), *(NAMES_OF_KINDS[kind] for kind in kinds)])
+    return f"wanted {' or '.join(wanted)}, got {value!r}"
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
@@ -172,4 +203,6 @@ def _fits(value: Any, kind: type) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
+    if kind in (bool, str, type(None)):
+        return isinstance(value, kind)
+    return not isinstance(value, (bool, int, float, str))  # a list does for a tuple, and a node may become either

@@ -17,7 +17,7 @@ from medtune.data.templates import PROMPT_TEMPLATE, SYSTEM_TEMPLATE, Template, T
 from medtune.errors import EnvironmentFault, ModelError
 from medtune.generate import Completion, Sampling, add_stops, context_length, generate
 from medtune.models.adapter import CONFIG, WEIGHTS
-from medtune.models.identity import fingerprint
+from medtune.models.identity import require_same_base
 from medtune.models.load import DtypeName, has_tokenizer, load_llm, load_tokenizer, model_folder
 from medtune.shards import read_header, read_json
 
@@ -216,14 +216,7 @@ def _check_adapter(adapter: Path, base: Path, record: dict[str, Any]) -> None:
             " It is a full model: `medtune chat` it without --adapter." if (adapter / "config.json").is_file() else ""
         )
         raise ModelError(f"{adapter}: no {missing[0]}, so this is not an adapter.{full}")
-    trained_on = record.get("base_model", {})
-    wanted = trained_on.get("fingerprint")
-    got = fingerprint(base) if wanted else None
-    if wanted and got and got != wanted:
-        raise ModelError(
-            f"{adapter}: trained on {trained_on.get('name_or_path')} (fingerprint {wanted[:12]}), but {base} has "
-            f"fingerprint {got[:12]}. Name the base it was trained on, or add --any-base to try it all the same."
-        )
+    require_same_base(base, record, adapter)
 
 
 def _template(

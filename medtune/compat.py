@@ -6,6 +6,9 @@ Each entry says what it does, why, where the fault stands upstream, and when it 
 from __future__ import annotations
 
 import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from medtune.errors import EnvironmentFault
 
@@ -44,6 +47,20 @@ def keep_4bit_weights_on_cpu(model: object) -> None:
     for module in model.modules():  # type: ignore[attr-defined]
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Keep PEFT from setting off a deprecation warning of transformers' while it wraps a model.
+
+    What: ignores that one FutureWarning.
+    Why: PEFT asks a model for `is_gradient_checkpointing`, which transformers has renamed; the user can do nothing.
+    Upstream: peft 0.21.2, `peft/peft_model.py`, `PeftModel.__init__`; transformers 5.23.
+    Remove when: PEFT asks for `is_activation_checkpointing`.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def quiet_bitsandbytes() -> None:

@@ -96,11 +96,6 @@ def is_tokenizer_file(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in (*TOKENIZER_FILES, *VOCABULARY_FILES, *TEMPLATE_FILES))
 
 
-def has_tokenizer(folder: Path) -> bool:
-    """True if a folder holds a vocabulary that a tokenizer can be made from."""
-    return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"))
-
-
 def _checked_files(checkpoint: Path, masters: bool) -> list[str]:
     """Names of the files to read, each compared with the manifest; the training state only as far as it is needed."""
     wanted = f"wanted a checkpoint folder of `medtune train`, such as epoch_1.pth, with {MANIFEST}"

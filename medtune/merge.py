@@ -21,7 +21,6 @@ from medtune.convert import (
     TEMPLATE_FILES,
     TOKENIZER_FILES,
     check_file,
-    has_tokenizer,
     is_tokenizer_file,
     new_folder,
     read_record,
@@ -30,7 +29,8 @@ from medtune.convert import (
 from medtune.errors import EnvironmentFault, ModelError, UsageError
 from medtune.model_card import model_card
 from medtune.models.adapter import CONFIG, WEIGHTS, Change, merged, read_adapter, resize, untie
-from medtune.models.identity import fingerprint, model_tensors
+from medtune.models.identity import model_tensors, require_same_base
+from medtune.models.load import has_tokenizer
 from medtune.shards import TORCH_NAMES, NewTensor, StoredTensor, copied, parse_size, read_json, write_json, write_model
 
 DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
@@ -99,7 +99,7 @@ def merge(
     config = _base_config(base_folder)
     stored = model_tensors(base_folder)
     if not any_base:
-        _check_identity(base_folder, record, adapter)
+        require_same_base(base_folder, record, adapter)
     _check_tokenizer(base_folder, adapter)
     stored, config, untied = untie(stored, config, changes)
     config = resize(stored, config, changes)
@@ -165,17 +165,6 @@ def _base_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder}: a quantised model; merge into the 16-bit base it was made from.")
     config.pop("auto_map", None)  # names code files, which are not taken along
     return config
-
-
-def _check_identity(base: Path, record: dict[str, Any], adapter: Path) -> None:
-    trained_on = record.get("base_model", {})
-    if not trained_on.get("fingerprint"):
-        return
-    if fingerprint(base) != trained_on["fingerprint"]:
-        raise ModelError(
-            f"{base}: not the base that {adapter} was trained on ({trained_on.get('name_or_path')}): the weights "
-            "differ. Give that one, or --any-base to merge all the same."
-        )
 
 
 def _check_tokenizer(base: Path, adapter: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from mmengine.visualization import LocalVisBackend, TensorboardVisBackend
@@ -23,7 +24,13 @@ METHODS = ("full", "lora", "qlora")
 
 
 def base_llm(
-    name: str, method: str, quantization_bits: int, torch_dtype: str, trust_remote_code: bool, revision: str | None
+    name: str,
+    method: str,
+    quantization_bits: int,
+    torch_dtype: str,
+    device: str,
+    trust_remote_code: bool,
+    revision: str | None,
 ) -> dict[str, Any]:
     """The language model: quantised under qlora, in fp32 under full, where all of it is trained."""
     if method not in METHODS:
@@ -33,6 +40,7 @@ def base_llm(
         pretrained_model_name_or_path=name,
         torch_dtype="fp32" if method == "full" else torch_dtype,
         bits=quantization_bits if method == "qlora" else None,
+        device=device,
         trust_remote_code=trust_remote_code,
         revision=revision,
     )
@@ -41,11 +49,11 @@ def base_llm(
 def adapter(
     method: str, r: int, lora_alpha: int, lora_dropout: float, target_modules: str | list[str]
 ) -> dict[str, Any] | None:
-    """The LoRA adapter, or None for a full fine-tune. Target modules may be a comma-separated text."""
+    """The LoRA adapter, or None for a full fine-tune. On the command line, target modules are a text with commas."""
     if method == "full":
         return None
     if isinstance(target_modules, str) and "," in target_modules:
-        target_modules = [name.strip() for name in target_modules.split(",")]
+        target_modules = [name.strip("[( '\")]") for name in target_modules.split(",")]
     return dict(
         type=LoraConfig,
         r=r,
@@ -94,5 +102,7 @@ def chat_hooks(
 
 def scalars(tensorboard: bool) -> dict[str, Any]:
     """Where scalars go: JSON lines always, TensorBoard events on request."""
+    if tensorboard and find_spec("tensorboard") is None:
+        raise ConfigError("tensorboard=True: the package is not installed. Run: pip install tensorboard")
     backends = [dict(type=LocalVisBackend)]
     return dict(vis_backends=[*backends, dict(type=TensorboardVisBackend)] if tensorboard else backends)

@@ -21,6 +21,7 @@ trust_remote_code = False  # True runs code from the model's repository
 model_revision = None  # commit, tag or branch of a hub id
 method = "lora"  # full, lora or qlora
 quantization_bits = 4  # of the frozen weights under qlora: 4 (NF4, double quantised) or 8
+device = "auto"  # cpu or cuda; auto: the GPU if there is one
 torch_dtype = "auto"  # fp32, bf16, fp16; auto: bf16 on a GPU that has it, else fp16; fp32 on a CPU
 use_activation_checkpointing = True  # slower by a third, a fraction of the memory
 
@@ -85,7 +86,13 @@ tokenizer = dict(
 model = dict(
     type=SupervisedFinetune,
     llm=parts.base_llm(
-        pretrained_model_name_or_path, method, quantization_bits, torch_dtype, trust_remote_code, model_revision
+        pretrained_model_name_or_path,
+        method,
+        quantization_bits,
+        torch_dtype,
+        device,
+        trust_remote_code,
+        model_revision,
     ),
     lora=parts.adapter(method, lora_r, lora_alpha, lora_dropout, lora_target_modules),
     use_activation_checkpointing=use_activation_checkpointing,
@@ -156,5 +163,7 @@ custom_hooks = parts.chat_hooks(
 visualizer = parts.scalars(tensorboard)
 
 log_level = "INFO"
+
+work_dir = None  # of logs and checkpoints; None: work_dirs/NAME
 
 randomness = dict(seed=seed)

@@ -2,6 +2,7 @@
 
 Copies what others need out of a checkpoint folder: the adapter (LoRA, QLoRA) or the model (full fine-tune), tokenizer,
 chat template, a model card and the config it was trained with. No model is loaded; the training dtype is kept.
+Of XTuner's own .pth files and DeepSpeed folders it takes over LoRA adapters; CONFIG then says alpha and the base model.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG PTH OUT, in XTuner's order."""
     parser.add_argument("config", metavar="CONFIG", help="config name or file it was trained with")
-    parser.add_argument("checkpoint", metavar="PTH", type=Path, help="checkpoint folder, such as epoch_3.pth")
+    parser.add_argument("checkpoint", metavar="PTH", type=Path, help="checkpoint folder, epoch_3.pth, or XTuner's file")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write; must be new or empty")
     parser.add_argument("--fp32", action="store_true", help="write fp32 weights (default: the dtype of the training)")
     parser.add_argument(
@@ -29,9 +30,13 @@ def main(args: argparse.Namespace) -> int:
     """Convert, then list what was written."""
     from medtune import config
     from medtune.convert import pth_to_hf
+    from medtune.importer import import_adapter, is_old_checkpoint
 
     config.find(args.config)  # the copy inside the checkpoint is the one that trained; this one must only exist
-    files = pth_to_hf(args.checkpoint, args.out, fp32=args.fp32, max_shard_size=args.max_shard_size)
+    if is_old_checkpoint(args.checkpoint):
+        files = import_adapter(args.checkpoint, config.load(args.config).values, args.out, args.fp32)
+    else:
+        files = pth_to_hf(args.checkpoint, args.out, fp32=args.fp32, max_shard_size=args.max_shard_size)
     print(f"wrote {args.out}:")
     for file in files:
         print(f"  {file.name:<32} {file.stat().st_size:>14,} bytes")

@@ -53,7 +53,10 @@ class TrainingData:
 
 @dataclass
 class DatasetReport:
-    """What became of the rows. It holds counts and places, never text."""
+    """What became of the rows. It holds counts and places, never text.
+
+    Every row is either encoded or counted in `dropped`: `num_rows == encoded.num_rows + dropped.total()`.
+    """
 
     map_fn: str
     template: str
@@ -75,9 +78,10 @@ class DatasetReport:
             f"({told.num_trained_tokens / max(told.num_tokens, 1):.1%}), longest sample {told.longest}",
             f"format {self.map_fn}, template {self.template}",
         ]
-        lines += [
-            f"dropped {count}: {reason}" for reason, count in sorted((self.dropped + Counter(told.dropped)).items())
-        ]
+        for reason, count in sorted((self.dropped + Counter(told.dropped)).items()):
+            places = [*told.dropped_origins.get(reason, [])[:3], *(["..."] if count > 3 else [])]
+            where = f" ({', '.join(places)})" if reason in told.dropped_origins else ""
+            lines.append(f"left out {count}: {reason}{where}")
         if told.num_truncated or told.num_split:
             lines.append(f"truncated {told.num_truncated}, split {told.num_split}")
         if told.num_special_in_text:
@@ -87,7 +91,9 @@ class DatasetReport:
         return lines
 
 
-def _precheck_dataset(prompt_template: Any = None, **_: Any) -> None:
+def _precheck_dataset(prompt_template: Any = None, val_ratio: float = 0.0, **_: Any) -> None:
+    if not 0 <= val_ratio < 1:
+        raise ConfigError(f"val_ratio={val_ratio}: wanted a share of the rows, 0 or more and less than 1.")
     if isinstance(prompt_template, str) and prompt_template not in PROMPT_TEMPLATE:
         raise ConfigError(f"unknown prompt_template {prompt_template!r}.{nearest(prompt_template, PROMPT_TEMPLATE)}")
 
@@ -140,15 +146,18 @@ def build_dataset(
     num_repeated = 0
     if val_ratio:
         train, val, num_repeated = split_by_question(conversations, 1.0 - val_ratio, seed)
-        conversations = train if part == "train" else val
+        conversations, others = (train, val) if part == "train" else (val, train)
+        dropped["set aside for validation" if part == "train" else "used for training"] += len(others)
     if max_dataset_length is not None and max_dataset_length < len(conversations):
+        dropped["not drawn (max_dataset_length)"] += len(conversations) - max_dataset_length
         chosen = np.random.default_rng(seed).permutation(len(conversations))[:max_dataset_length]
         conversations = [conversations[i] for i in sorted(chosen.tolist())]
     template = resolve_template(prompt_template, tokenizer)
     samples, told = encode(conversations, template, tokenizer, max_length, overflow)
     if not len(samples):
-        reasons = ", ".join(f"{n} {why}" for why, n in told.dropped.items()) or "no rows"
-        raise DataError(f"no sample is left to {part} on: {num_rows} rows read, dropped: {reasons}.")
+        reasons = ", ".join(f"{n} {why}" for why, n in (dropped + Counter(told.dropped)).items()) or "none"
+        use = "train on" if part == "train" else "validate with; raise val_ratio"
+        raise DataError(f"no sample is left to {use}: {num_rows} rows read, left out: {reasons}.")
     report = DatasetReport(map_name, _template_name(template), num_rows, num_repeated, told, dropped=dropped)
     packs = _packs(samples, max_length, pack_to_max_length and part == "train", seed, report)
     return TrainingData(samples, packs, report, template)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from medtune.build import checked_by
 from medtune.data.decoding import open_text
 from medtune.data.records import Row
 from medtune.data.tables import read_csv, read_xlsx
@@ -19,6 +20,8 @@ from medtune.errors import DataError, UsageError, nearest
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EMBEDDED = {"medication-qa": ASSETS / "medication_qa.xlsx"}
+
+HUB_FILE = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)/(.+)")  # one file of a hub data set
 
 XLSX = (".xlsx", ".xlsm")
 CSV = (".csv", ".tsv", ".tab")
@@ -34,6 +37,20 @@ SPLIT_WORDS = {
 }
 
 
+def require_data(data_path: str | Path, **_: Any) -> None:
+    """Check that a data set's name is a file, a folder, an embedded name, or could be a hub's. Reads nothing.
+
+    Raises:
+        DataError: it is none of these; names what lies beside it.
+    """
+    name, path = str(data_path), Path(data_path).expanduser()
+    if name in EMBEDDED or HUB_FILE.fullmatch(name) or path.exists():
+        return
+    if path.suffix.lower() in (*SUFFIXES, ".xls") or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
+        raise DataError(f"{name}: no such file or folder.{_neighbours(path)}")
+
+
+@checked_by(require_data)
 def read_data(
     data_path: str | Path,
     *,
@@ -46,8 +63,9 @@ def read_data(
 
     Args:
         data_path: a file (xlsx, csv, tsv, json, jsonl, txt, parquet, arrow), a folder of such files, the name of an
-            embedded data set ("medication-qa"), or else a Hugging Face hub id. Plain text is one document a line,
-            `{"text": ...}`; so are JSON strings. A JSON object of objects is read as rows keyed by id.
+            embedded data set ("medication-qa"), a Hugging Face hub id, or one file of it
+            (hf://datasets/OWNER/NAME/FILE). Plain text is one document a line, `{"text": ...}`; so are JSON strings.
+            A JSON object of objects is read as rows keyed by id.
         sheet: the sheet of an xlsx file; needed if it has several.
         columns: conversation field -> column, for example `dict(input="A", output="Answer")`: a header's name, else a
             letter; in JSON the key. Rows then hold these fields and no others.
@@ -57,11 +75,14 @@ def read_data(
     Raises:
         DataError: what is missing or broken, with its place and what there is instead.
     """
+    if hub_file := HUB_FILE.fullmatch(str(data_path)):
+        return _read_file(_download(*hub_file.groups()), str(data_path), sheet, columns, encoding)
     path = EMBEDDED.get(str(data_path)) or Path(data_path).expanduser()
     if path.is_file():
         return _read_file(path, path.name, sheet, columns, encoding)
     if path.is_dir():
         return _read_folder(path, sheet, columns, split, encoding)
+    require_data(data_path)
     return _read_hub(data_path, columns, split)
 
 
@@ -149,8 +170,6 @@ def _files_of_split(names: list[str], split: str, folder: Path) -> list[str]:
 def _read_hub(data_path: str | Path, columns: Mapping[str, str] | None, split: str) -> Iterator[Row]:
     """Load a hub data set; never runs code of its repository (datasets 4 and later cannot)."""
     name = str(data_path)
-    if Path(name).suffix.lower() in (*SUFFIXES, ".xls") or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
-        raise DataError(f"{name}: no such file or folder.{_neighbours(Path(name).expanduser())}")
     from datasets import load_dataset
 
     try:
@@ -164,10 +183,21 @@ def _read_hub(data_path: str | Path, columns: Mapping[str, str] | None, split: s
     return rows_of(dataset, split, columns, name=name)
 
 
+def _download(repo: str, file: str) -> Path:
+    """Local copy of one file of a Hugging Face data set."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, file, repo_type="dataset"))
+    except Exception as fault:  # the hub client and its HTTP library each raise their own
+        reason = " ".join(str(fault).split())[:160]
+        raise DataError(f"hf://datasets/{repo}/{file}: not to be had ({type(fault).__name__}: {reason}).") from fault
+
+
 def _neighbours(path: Path) -> str:
     """Return " Did you mean ...?" for what lies beside a path that does not exist."""
     if not path.parent.is_dir():
-        return f" The folder {str(path.parent)!r} does not exist."
+        return f" The folder {str(path.parent)!r} does not exist (looked from {Path.cwd()})."
     return nearest(path.name, [*(child.name for child in path.parent.iterdir()), *EMBEDDED])
 
 

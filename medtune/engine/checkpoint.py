@@ -5,13 +5,15 @@ Files of a folder are listed in docs/design/architecture.md; `manifest.json`, wi
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import random
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from medtune.errors import ModelError
+from medtune.errors import ModelError, UsageError
 
 MANIFEST = "manifest.json"
 LAST = "last_checkpoint"
+LOCK = ".lock"
 NAME = re.compile(r"^(epoch|iter)_(\d+)\.pth$")
 
 
@@ -58,6 +61,37 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def clear_leftovers(work_dir: Path) -> None:
+    """Undo what a killed save left in a run's folder: drop half-written folders, put replaced ones back.
+
+    Call it only while holding the folder's lock: another process's save looks the same.
+    """
+    for half_written in work_dir.glob(".tmp-*"):
+        shutil.rmtree(half_written)
+    for replaced in work_dir.glob(".old-*"):
+        folder = work_dir / replaced.name.removeprefix(".old-").rpartition("-")[0]
+        if folder.exists():
+            shutil.rmtree(replaced)
+        else:
+            replaced.rename(folder)
+
+
+@contextmanager
+def lock(work_dir: Path) -> Iterator[None]:
+    """One writer for a run's folder: an advisory lock that the kernel drops when the process ends, however it ends.
+
+    Raises:
+        UsageError: another process has it.
+    """
+    work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (work_dir / LOCK).open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"{work_dir}: another training writes there. Use another --work-dir.") from None
+        yield
 
 
 def verify(folder: Path) -> None:
@@ -96,7 +130,8 @@ def _step_of(folder: Path) -> int:
 
 def newest_valid(work_dir: Path, warn: Callable[[str], None]) -> Path | None:
     """Newest checkpoint of a run that verifies; the broken ones before it are named to `warn`."""
-    for folder in find_checkpoints(work_dir):
+    found = find_checkpoints(work_dir)
+    for folder in sorted(found, key=lambda f: _step_of(f) >= 0):  # one of unreadable step may be the newest: tell it
         try:
             verify(folder)
         except ModelError as fault:

@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 
 from medtune.data.encode import encode_prompt
 from medtune.data.records import Message
-from medtune.data.templates import Template, resolve_template, stop_strings, stop_token_ids
+from medtune.data.templates import Template, resolve_template
 from medtune.engine import checkpoint
 from medtune.engine.loops import StepResult
 
@@ -197,20 +197,18 @@ class EvaluateChatHook(Hook):
 
     def ask(self, runner: MedtuneRunner) -> None:
         """Answer all questions in one batch, greedily, and write them to `vis_data/eval_outputs_iter_N.txt`."""
-        from medtune.generate import Sampling, generate
+        from medtune.generate import Sampling, add_stops, generate
 
         if not self.questions or self.last_step == runner.loop.iter:
             return
         self.last_step = runner.loop.iter
         system = [Message("system", self.system)] if self.system else []
         prompts = [encode_prompt([*system, Message("user", q)], self.template, self.tokenizer) for q in self.questions]
-        sampling = Sampling(
-            max_new_tokens=self.max_new_tokens,
-            temperature=0.0,
-            stop_token_ids=frozenset(stop_token_ids(self.template, self.tokenizer)),
-            stop_strings=tuple(stop_strings(self.template, self.tokenizer)),
-        )
-        answers = generate(runner.model.llm, self.tokenizer, prompts, sampling)
+        model = runner.model
+        greedy = Sampling(max_new_tokens=self.max_new_tokens, temperature=0.0)
+        sampling = add_stops(greedy, model.llm, self.tokenizer, self.template)
+        with model.autocast():
+            answers = generate(model.llm, self.tokenizer, prompts, sampling)
         file = runner.vis_dir / f"eval_outputs_iter_{runner.loop.iter}.txt"
         pairs = zip(self.questions, answers, strict=True)
         text = "\n\n".join(f"Question: {q}\nAnswer: {a.text}\n[{a.finish_reason}]" for q, a in pairs)

@@ -161,14 +161,17 @@ class TrainLoop(BaseLoop):
             output = model(micro.to(model.device))
             optim.backward(output.loss_sum / num_units)
             loss_sum += output.loss_sum.detach()
-        if not torch.isfinite(loss_sum):  # the one wait for the device in a step
+        grad_norm = optim.clip()
+        measured = loss_sum if optim.scaler.is_enabled() else loss_sum + grad_norm  # fp16 skips such a gradient
+        if not torch.isfinite(measured):  # the one wait for the device in a step
             rows = ", ".join(dict.fromkeys(o for m in batch.micro_batches for o in m.origins))
             raise EnvironmentFault(
-                f"the loss is {loss_sum.item()} at step {self.progress.step + 1}; the weights were not touched. "
-                f"Rows: {rows[:500]}. Lower lr, or use torch_dtype='bf16' or 'fp32'."
+                f"the loss is {loss_sum.item()} and the gradient's norm {grad_norm.item()} at step "
+                f"{self.progress.step + 1}; the weights were not touched. Rows: {rows[:500]}. "
+                "Lower lr, or use torch_dtype='bf16' or 'fp32'."
             )
         lr = optim.param_groups[0]["lr"]
-        grad_norm = optim.step()
+        optim.step()
         for scheduler in self.runner.param_schedulers:
             scheduler.step()
         seconds = time.perf_counter() - started

@@ -39,17 +39,20 @@ class StepOptimWrapper(OptimWrapper):
         """Add the gradient of a micro-batch's share of the step's loss."""
         self.scaler.scale(loss).backward(**kwargs)
 
-    def step(self, **kwargs: Any) -> torch.Tensor:
-        """Clip, step, clear the gradients. Returns the gradient's global norm before clipping, () fp32."""
+    def clip(self) -> torch.Tensor:
+        """Clip the gradient. Returns its global norm before that, () fp32."""
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         if self.max_norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, norm)
+        return norm
+
+    def step(self, **kwargs: Any) -> None:
+        """Step after `clip`, and clear the gradient. Under fp16 a gradient that overflowed is skipped."""
         self.scaler.step(self.optimizer, **kwargs)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return norm
 
 
 def _is_fp16(dtype: str, device: str) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
+import json
 import os
 import signal
 from importlib.metadata import version
@@ -151,15 +151,14 @@ class MedtuneRunner(Runner):
 
     def train(self) -> torch.nn.Module:
         """Train, after `prepare` and perhaps `resume`."""
-        with _lock(self.folder):
-            previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-            try:
-                self.call_hook("before_run")
-                model = self.loop.run()
-                self.call_hook("after_run")
-            finally:
-                for number, handler in previous.items():
-                    signal.signal(number, handler)
+        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+        try:
+            self.call_hook("before_run")
+            model = self.loop.run()
+            self.call_hook("after_run")
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
         return model
 
     def _on_signal(self, number: int, frame: Any) -> None:
@@ -223,6 +222,8 @@ class MedtuneRunner(Runner):
             "packs_per_step": sampler.packs_per_step,
             "world_size": sampler.world_size,
             "seed": sampler.seed,
+            "num_steps": self.loop.num_steps,
+            "optimizer_settings": json.dumps(self.optim_wrapper.optimizer.defaults, default=str),
             "trained": sorted(self.model.trainable_parameters()),
         }
 
@@ -250,12 +251,11 @@ class MedtuneRunner(Runner):
 
         Raises:
             ModelError: it is damaged, or not a checkpoint.
-            UsageError: data, base model, batch or trained weights differ from this run's, unless `anyway`.
+            UsageError: data, base model, batch, optimizer or trained weights differ from this run's. With `anyway`
+                only other trained weights are refused; the optimizer's settings are then the checkpoint's.
         """
         folder = Path(filename)
         checkpoint.verify(folder)
-        import json
-
         state = json.loads((folder / "state.json").read_text())
         differing = [key for key, mine in self._identity().items() if state.get(key) != mine]
         if differing and not (anyway and "trained" not in differing):
@@ -279,21 +279,3 @@ class MedtuneRunner(Runner):
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
         """Not offered: mmengine's loader unpickles what it is given."""
         raise ModelError("use --resume with a checkpoint folder; .pth files of mmengine are not loaded here.")
-
-
-class _lock:
-    """One writer for a run folder: an advisory lock that the kernel drops when the process ends, however it ends."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / ".lock"
-
-    def __enter__(self) -> None:
-        self.stream = self.file.open("a+")
-        try:
-            fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.stream.close()
-            raise UsageError(f"{self.file.parent}: another training writes there. Use another --work-dir.") from None
-
-    def __exit__(self, *_: Any) -> None:
-        self.stream.close()

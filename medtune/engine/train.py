@@ -42,6 +42,7 @@ def prepare_inputs(config: Config) -> Inputs:
         DataError, ModelError: the data or the tokenizer cannot be used.
     """
     values = config.values
+    set_random_seed(_seed(config))
     faults = [f"the config has no {name!r}" for name in NEEDED if not values.get(name)]
     raise_faults(faults + check(values))
     memo: dict[int, Any] = {}
@@ -52,24 +53,28 @@ def prepare_inputs(config: Config) -> Inputs:
     return Inputs(tokenizer, dataset, train_data, val_data, memo)
 
 
-def build_runner(config: Config, work_dir: Path) -> MedtuneRunner:
+def build_runner(config: Config, inputs: Inputs, work_dir: Path) -> MedtuneRunner:
     """Build everything of a run up to, but not including, its first step.
 
     Raises:
-        As `prepare_inputs`; and whatever loading the model raises.
+        ModelError, EnvironmentFault: whatever loading the model raises.
     """
-    seed = (config.values.get("randomness") or {}).get("seed") or 0
-    set_random_seed(seed)
-    inputs = prepare_inputs(config)
+    seed = _seed(config)
     set_random_seed(seed)  # so that the adapter's first weights do not depend on how the data was read
     model = build(config.values["model"], inputs.memo)
     card = {**_card(config, inputs), "torch_dtype": str(model.compute_dtype).removeprefix("torch.")}
-    work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     runner = MedtuneRunner(config, model, inputs.train_data, inputs.val_data, _saved_tokenizer(inputs), card, work_dir)
     runner.data = inputs.train_dataset
     set_random_seed(seed)
     runner.prepare()
     return runner
+
+
+def _seed(config: Config) -> int:
+    seed = (config.values.get("randomness") or {}).get("seed") or 0
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed: wanted a whole number from 0 to 2**32 - 1, got {seed!r}.")
+    return seed
 
 
 def _saved_tokenizer(inputs: Inputs) -> Any:
@@ -119,34 +124,47 @@ def train(
         overwrite: move an earlier run's files aside; without it or `resume` a work dir with checkpoints is refused.
 
     Raises:
-        UsageError: the work dir holds checkpoints; and as `build_runner`, `MedtuneRunner.resume` and `.train`.
+        UsageError: the work dir holds checkpoints, or another training writes there.
+        And as `prepare_inputs`, `build_runner`, `MedtuneRunner.resume` and `.train`.
     """
-    earlier = checkpoint.find_checkpoints(work_dir)
-    if earlier and not resume:
-        if not overwrite:
-            raise UsageError(
-                f"{work_dir} holds {earlier[0].name} of an earlier run. Continue it with --resume auto, train anew "
-                "with --overwrite (which moves it aside), or choose another --work-dir."
-            )
-        _move_aside(work_dir)
     if resume and resume != "auto" and not Path(resume).is_dir():
         raise UsageError(f"--resume {resume}: no such checkpoint folder. Name one, or `auto`.")
-    runner = build_runner(config, work_dir)
-    if resume == "auto":
-        found = checkpoint.newest_valid(work_dir, runner.logger.warning)
-        if found is None:
-            runner.logger.info(f"--resume auto: no valid checkpoint in {work_dir}; training from the start")
-        else:
-            runner.resume(found, anyway)
-    elif resume:
-        runner.resume(resume, anyway)
-    runner.train()
+    if not resume and not overwrite:
+        _refuse_earlier(work_dir)
+    inputs = prepare_inputs(config)  # before anything is written
+    with checkpoint.lock(work_dir):
+        checkpoint.clear_leftovers(work_dir)
+        if not resume and overwrite:
+            _move_aside(work_dir)
+        elif not resume:
+            _refuse_earlier(work_dir)  # another training may have ended meanwhile
+        runner = build_runner(config, inputs, work_dir)
+        if resume == "auto":
+            found = checkpoint.newest_valid(work_dir, runner.logger.warning)
+            if found is None:
+                runner.logger.info(f"--resume auto: no valid checkpoint in {work_dir}; training from the start")
+            else:
+                runner.resume(found, anyway)
+        elif resume:
+            runner.resume(resume, anyway)
+        runner.train()
     return runner
 
 
+def _refuse_earlier(work_dir: Path) -> None:
+    earlier = checkpoint.find_checkpoints(work_dir)
+    if earlier:
+        raise UsageError(
+            f"{work_dir} holds {earlier[0].name} of an earlier run. Continue it with --resume auto, train anew "
+            "with --overwrite (which moves it aside), or choose another --work-dir."
+        )
+
+
 def _move_aside(work_dir: Path) -> None:
-    stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
-    aside = work_dir.with_name(f"{work_dir.name}_before_{stamp}")
-    if aside.exists():
-        raise ConfigError(f"{aside} exists already; move it away first.")
-    work_dir.rename(aside)
+    """Move all of an earlier run but the lock that we hold."""
+    earlier = [item for item in work_dir.iterdir() if item.name != checkpoint.LOCK]
+    if earlier:
+        aside = work_dir.with_name(f"{work_dir.name}_before_{datetime.datetime.now():%Y%m%d_%H%M%S_%f}")
+        aside.mkdir(mode=0o700)
+        for item in earlier:
+            item.rename(aside / item.name)

@@ -1,7 +1,7 @@
 """Attention over a flat row of samples, inside each sample only, through transformers' attention interface.
 
 Importing this module registers the attention implementation "medtune". Given `cu_seq_lens_q` it attends inside each
-sample; without them it is transformers' own SDPA attention, so that generation with padding works unchanged.
+sample; without them it does what transformers' own SDPA attention does, so that generation works unchanged.
 """
 
 from __future__ import annotations
@@ -49,37 +49,42 @@ def packed_attention(
         (1, T, H, D) and None, as transformers wants it.
     """
     cu_seqlens = kwargs.pop("cu_seq_lens_q", None)
-    if cu_seqlens is None:
+    if cu_seqlens is None and softcap is None and (sliding_window is None or attention_mask is not None):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    if cu_seqlens is None:
+        attended = _attend(query, key, value, attention_mask, scaling, dropout, sliding_window, softcap)
+        return attended.transpose(1, 2), None
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not dropout and not softcap:
         varlen = _varlen_kernel()
         if varlen is not None:
             return varlen(query, key, value, cu_seqlens, kwargs["max_length_q"], scaling, sliding_window), None
     bounds = cu_seqlens.tolist()
     parts = [
-        _one_sample(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], scaling, dropout, sliding_window, softcap)
+        _attend(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], None, scaling, dropout, sliding_window, softcap)
         for a, b in itertools.pairwise(bounds)
     ]
     return torch.cat(parts, dim=2).transpose(1, 2), None
 
 
-def _one_sample(
+def _attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
+    mask: torch.Tensor | None,
     scaling: float | None,
     dropout: float,
     sliding_window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    length = query.shape[2]
-    mask = None
-    if sliding_window is not None and length > sliding_window:
-        ones = torch.ones(length, length, dtype=torch.bool, device=query.device)
-        mask = ones.tril() & ones.triu(1 - sliding_window)
-    if softcap is None:
+    """Attention under a boolean mask, or, without one, causal over rows that end at the last key."""
+    rows, columns = query.shape[2], key.shape[2]
+    window = columns if sliding_window is None else sliding_window
+    if mask is None and (window < columns or rows != columns or softcap is not None):
+        ones = torch.ones(rows, columns, dtype=torch.bool, device=query.device)
+        mask = ones.tril(columns - rows) & ones.triu(columns - rows + 1 - window)
+    if softcap is None or mask is None:
         return F.scaled_dot_product_attention(
             query, key, value, mask, dropout, is_causal=mask is None, scale=scaling, enable_gqa=True
         )
@@ -87,8 +92,8 @@ def _one_sample(
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = torch.tanh(scores / softcap) * softcap
-    allowed = mask if mask is not None else torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
-    weights = scores.masked_fill(~allowed, float("-inf")).softmax(-1, dtype=torch.float32).to(query.dtype)
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # not -inf: a row of padding alone stays finite
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
     return F.dropout(weights, dropout) @ value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path, PurePath
+from typing import Any
 
 from medtune.errors import ModelError
 from medtune.shards import INDEX, SINGLE, StoredTensor, read_header, read_json
@@ -64,6 +65,24 @@ def fingerprint(model_folder: Path) -> str | None:
                 stream.seek(tensor.start + offset)
                 digest.update(stream.read(min(WINDOW, tensor.nbytes - offset)))
     return digest.hexdigest()
+
+
+def require_same_base(base: Path, record: dict[str, Any], adapter: Path) -> None:
+    """Refuse an adapter for another base than the one its `medtune.json` names by fingerprint.
+
+    An adapter without such a record, and a base without safetensors to fingerprint, pass.
+
+    Raises:
+        ModelError: the fingerprints differ.
+    """
+    trained_on = record.get("base_model", {})
+    wanted = trained_on.get("fingerprint")
+    got = fingerprint(base) if wanted else None
+    if got != wanted and got:
+        raise ModelError(
+            f"{base}: not the base that {adapter} was trained on ({trained_on.get('name_or_path')}): the weights "
+            "differ. Name that one, or add --any-base to try it all the same."
+        )
 
 
 def _window_offsets(nbytes: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,17 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EMBEDDED = ("med-llama-tiny",)
 
 DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
+
+# Families whose packed rows equal each sample alone; tests/models/test_attention.py shows it for every one of them.
+# transformers' `_supports_attention_backend` does not tell: of the models that carry it some leak from sample to sample
+# (Nemotron, LFM 3, MiniMax), some pass arguments that our attention would drop (GPT-OSS), some keep their window in the
+# mask alone (Qwen2-MoE).
+PACKED_FAMILIES = (  # noqa: SIM905
+    "apertus arcee cohere cohere2 ernie4_5 ernie4_5_moe exaone4 gemma gemma2 gemma3_text glm glm4 glm4_moe gpt_neox "
+    "granite granitemoe granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe internlm3 llama minimax_m2 ministral "
+    "ministral3 mistral mixtral nanochat olmo olmo2 olmo3 olmoe phi phi3 qwen2 qwen3 qwen3_moe seed_oss "
+    "smollm3 starcoder2"
+).split()
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _EVERYTHING_ELSE = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
@@ -64,6 +76,11 @@ def _precheck_name(pretrained_model_name_or_path: str, **_: Any) -> None:
         model_folder(name)
 
 
+def _precheck_llm(pretrained_model_name_or_path: str, device: str = "auto", **rest: Any) -> None:
+    _precheck_name(pretrained_model_name_or_path, **rest)
+    pick_device(device)
+
+
 def _precheck_tokenizer(pretrained_model_name_or_path: str, **rest: Any) -> None:
     _precheck_name(pretrained_model_name_or_path, **rest)
     folder = ASSETS / pretrained_model_name_or_path
@@ -108,7 +125,7 @@ def load_tokenizer(
         ) from None
 
 
-@checked_by(_precheck_name)
+@checked_by(_precheck_llm)
 def load_llm(
     pretrained_model_name_or_path: str,
     *,
@@ -139,25 +156,33 @@ def load_llm(
     from medtune.compat import keep_4bit_weights_on_cpu, quiet_bitsandbytes
 
     quiet_bitsandbytes()
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
     from medtune.models import attention
+
+    if not sys.stderr.isatty():
+        disable_progress_bar()
 
     target = pick_device(device)
     dtype = pick_dtype(torch_dtype, target)
     folder = model_folder(pretrained_model_name_or_path, revision)
-    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, "output_loading_info": True}
     if bits is not None:
         options["quantization_config"] = _quantization(bits, dtype)
     options["device_map"] = device_map if device_map is not None else {"": target}
     if offload_folder is not None:
         options["offload_folder"] = offload_folder
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
-    except (ValueError, OSError, KeyError, RuntimeError) as fault:
+        model, told = AutoModelForCausalLM.from_pretrained(folder, **options)
+    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as fault:
         if type(fault).__name__ == "OutOfMemoryError":
             raise
         raise ModelError(f"{pretrained_model_name_or_path}: the model does not load: {_first_line(fault)}") from None
+    if told["missing_keys"]:  # transformers would go on with random ones
+        missing = sorted(told["missing_keys"])
+        raise ModelError(f"{pretrained_model_name_or_path}: {len(missing)} tensors are missing, such as {missing[0]}.")
     model.name_or_path = str(pretrained_model_name_or_path)
     model.config._name_or_path = str(pretrained_model_name_or_path)
     if bits == 4:
@@ -168,8 +193,8 @@ def load_llm(
 
 
 def supports_packed_rows(model: PreTrainedModel) -> bool:
-    """True if the model takes its attention from transformers' interface, so that ours can be put in."""
-    return bool(getattr(model, "_supports_attention_backend", False))
+    """True if our attention can stand in for the model's own; others are trained on padded rows, one per sample."""
+    return model.config.model_type in PACKED_FAMILIES
 
 
 def pick_device(device: str = "auto") -> str:

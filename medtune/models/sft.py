@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from medtune.compat import quiet_peft
 from medtune.data.collate import MicroBatch
 from medtune.errors import ConfigError
 from medtune.losses import token_cross_entropy
@@ -81,6 +82,11 @@ class SupervisedFinetune(nn.Module):
         """Where the model's inputs go."""
         return next(self.llm.parameters()).device
 
+    def autocast(self) -> torch.autocast:
+        """Matrix products in the training dtype, whatever dtype the weights are kept in."""
+        dtype = self.compute_dtype
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Name -> parameter of everything that is trained."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
@@ -128,8 +134,7 @@ class SupervisedFinetune(nn.Module):
 
         In evaluation mode, `logs["correct"]` counts the trained tokens that the model puts first.
         """
-        dtype = self.compute_dtype
-        with torch.autocast(micro.input_ids.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        with self.autocast():
             logits = self._logits(micro)
         loss = token_cross_entropy(logits, micro.targets)
         logs = {} if self.training else {"correct": (logits.argmax(-1) == micro.targets).sum()}
@@ -167,7 +172,8 @@ def _with_adapter(llm: PreTrainedModel, lora: PeftConfig) -> nn.Module:
     from peft import get_peft_model
 
     try:
-        model = get_peft_model(llm, lora)
+        with quiet_peft():
+            model = get_peft_model(llm, lora)
     except ValueError as fault:
         raise ConfigError(f"model.lora: {' '.join(str(fault).split())[:300]}") from None
     for name, parameter in model.named_parameters():

@@ -85,18 +85,19 @@ def test_convert_may_write_over_the_file_it_reads(table):
         (["drugs.csv", "o.jsonl", "--input-column", "Q", "--output-column", "Z"], "no column 'Q'"),
         (["drugs.csv", "o.jsonl", "--sheet", "S"], "only xlsx files have sheets"),
         (["drugs.csv", "o.jsonl", "--map-fn", "alpacca"], "unknown dataset_map_fn 'alpacca'"),
-        (["drugs.csv", "o.jsonl"], "no known format fits a row with the keys 'Question', 'Type', 'Answer'"),
+        (["odd.csv", "o.jsonl"], "no known format fits a row with the keys 'Topic', 'Notes'"),
         (["drugs.csv", "o.csv", *COLUMNS, "--drop-empty"], "must end in .jsonl or .json"),
         (["gb.csv", "o.jsonl"], "It decodes with encoding='gb18030'"),
     ],
 )
 def test_bad_input_is_one_line_exit_2_and_nothing_written(table, words, message, capsys):
+    Path("odd.csv").write_text("Topic,Notes\nfever,high\n", encoding="utf-8")
     Path("gb.csv").write_bytes("问题,答案\n发热,升高\n".encode("gb18030"))
     assert main(["data", "convert", *words]) == 2
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
-    assert sorted(path.name for path in Path().iterdir()) == ["drugs.csv", "gb.csv"]
+    assert sorted(path.name for path in Path().iterdir()) == ["drugs.csv", "gb.csv", "odd.csv"]
 
 
 def test_convert_reads_a_sheet_of_a_workbook():
