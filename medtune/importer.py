@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
 WEIGHT_KEYS = ("state_dict", "module")  # of mmengine and XTuner, and of DeepSpeed
 # What lies beside the weights in honest files (a HistoryBuffer names getattr). Stood in for, never imported or called.
-STOOD_IN_FOR = ("mmengine.", "numpy.", "deepspeed.", "torch.", "datetime.", "pathlib.", "collections.")
-STOOD_IN_FOR += ("builtins.getattr", "builtins.bytes")
+STOOD_IN_FOR = (
+    *("mmengine.", "numpy.", "deepspeed.", "torch.", "datetime.", "pathlib.", "collections."),
+    *("builtins.getattr", "builtins.bytes"),
+)
 WRAPPER = "llm."  # XTuner's SupervisedFinetune holds the model under this name
 REFUSED = 2
 
@@ -211,7 +213,8 @@ def _lora_config(values: Mapping[str, Any], tensors: Mapping[str, torch.Tensor],
     lora = build(model.get("lora")) if isinstance(model, dict) else None
     if lora is None:
         raise ModelError(f"{checkpoint}: it holds a LoRA adapter, and the config has no model.lora; name the config.")
-    modules, replaced = set(), set()
+    modules: set[str] = set()
+    replaced: set[str] = set()
     for name, tensor in tensors.items():
         match = LORA_NAME.fullmatch(name.removeprefix(PREFIX))
         (modules if match else replaced).add((match[1] if match else name.rpartition(".")[0]).rpartition(".")[2])

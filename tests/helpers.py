@@ -17,6 +17,7 @@ import torch
 from conftest import ASSETS, ROOT
 
 VOCAB = 128
+torch.set_num_threads(1)  # on tensors this small threads only cost, and fight over the cores
 
 
 def tiny_llama(seed: int = 0, **changes: Any) -> Any:
@@ -179,12 +180,16 @@ SMALL_RUN = {
 }
 
 
-def small_config(model: Path, data: Path, **settings: Any) -> Any:
-    """The base SFT config with the settings of a run of a second."""
+def small_config(model: Path, data: Path, plot: bool = False, **settings: Any) -> Any:
+    """The base SFT config with the settings of a run of a second; `plot` draws the curves, which takes most of it."""
     from medtune import config
+    from medtune.engine.hooks import LossPlotHook
 
     words = words_of(model, data, **settings)[2:]
-    return config.load("sft", [(name, value) for name, _, value in (word.partition("=") for word in words)])
+    loaded = config.load("sft", [(name, value) for name, _, value in (word.partition("=") for word in words)])
+    hooks = loaded.values["custom_hooks"]
+    loaded.values["custom_hooks"] = [hook for hook in hooks if plot or hook["type"] is not LossPlotHook]
+    return loaded
 
 
 def small_run(work_dir: Path, model: Path, data: Path, resume: str | None = None, **settings: Any) -> Any:

@@ -90,7 +90,7 @@ class MedtuneRunner(Runner):
     def build_visualizer(self, visualizer: Any = None) -> Visualizer:
         """Scalars go to `vis_data/`; a Visualizer of this run's own, since mmengine's is shared by name."""
         node = dict(visualizer or {})
-        backends = node.get("vis_backends") or [{"type": "LocalVisBackend"}]
+        backends = [dict(b) for b in node.get("vis_backends") or [{"type": "LocalVisBackend"}]]  # mmengine edits them
         return Visualizer(name=self.experiment_name, vis_backends=backends, save_dir=self._log_dir)
 
     def dump_config(self) -> None:

@@ -175,11 +175,12 @@ def load_llm(
     if offload_folder is not None:
         options["offload_folder"] = offload_folder
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(folder, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as fault:
         if type(fault).__name__ == "OutOfMemoryError":
             raise
         raise ModelError(f"{pretrained_model_name_or_path}: the model does not load: {_first_line(fault)}") from None
+    model, told = loaded
     if told["missing_keys"]:  # transformers would go on with random ones
         missing = sorted(told["missing_keys"])
         raise ModelError(f"{pretrained_model_name_or_path}: {len(missing)} tensors are missing, such as {missing[0]}.")

@@ -69,7 +69,7 @@ def test_each_record_holds_the_progress_and_both_files_parse(tmp_path, model, da
 
 
 def test_the_curves_are_drawn(tmp_path, model, data):
-    small_run(tmp_path, model, data, val_ratio=0.2, max_steps=2)
+    small_run(tmp_path, model, data, plot=True, val_ratio=0.2, max_steps=2)
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     found = read_scalars(tmp_path)
     assert list(found["loss"]) == [1, 2]

@@ -84,6 +84,7 @@ def test_2_steps_and_then_2_more_equal_4_in_one_piece(tmp_path, model, data, met
     assert resumed.loop.progress == whole.loop.progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"accumulative_counts": 1, "batch_size": 2}, {"val_ratio": 0.2}], ids=str)
 def test_a_cut_at_any_step_over_two_epochs_gives_the_same_end(tmp_path, model, data, settings):
     settings = {**settings, "max_steps": 14, "save_steps": 1, "logging_interval": 1}
@@ -273,7 +274,6 @@ def test_a_signal_saves_at_the_step_it_came_and_the_run_goes_on_from_there(tmp_p
 @pytest.mark.slow
 def test_after_kill_9_at_several_moments_the_run_resumes_to_the_same_end(tmp_path, model, data):
     settings = {"save_steps": 1, "max_steps": 40, "save_total_limit": 2}
-    torch.set_num_threads(1)
     small_run(tmp_path / "whole", model, data, **settings)
     run = tmp_path / "run"
     words = [*words_of(model, data, **settings), "--work-dir", str(run), "--resume", "auto"]

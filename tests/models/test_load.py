@@ -147,6 +147,7 @@ def test_the_context_length_is_the_configs_or_none(folder, tmp_path):
     assert context_length(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_loading_is_silent_where_nobody_watches(folder):
     code = f"from medtune.models.load import load_llm; load_llm({str(folder)!r})"
     done = subprocess.run([sys.executable, "-c", code], env=cli_environment(), capture_output=True, text=True)

@@ -130,6 +130,10 @@ def test_trained_weights_are_fp32_and_frozen_ones_stay_as_they_were_loaded(dtype
     trained = adapter.trainable_parameters()
     assert all("lora_" in name and p.dtype == torch.float32 for name, p in trained.items())
     assert {p.dtype for p in adapter.parameters() if not p.requires_grad} == {dtype}
+    with_head = SupervisedFinetune(base().to(dtype), lora(modules_to_save=["lm_head"]), False, "bf16")
+    trained = with_head.trainable_parameters()
+    assert any("lm_head" in name for name in trained)
+    assert {p.dtype for p in trained.values()} == {torch.float32}
     full = SupervisedFinetune(base().to(dtype), None, False, "bf16")
     assert len(full.trainable_parameters()) == len(list(full.parameters()))
     assert {p.dtype for p in full.parameters()} == {torch.float32}
