@@ -129,7 +129,7 @@ def run_loop(
         param_schedulers=[],
         call_hook=keep_result,
         raise_if_stopped=lambda: None,
-        val_data=None,
+        inputs=SimpleNamespace(val_data=None),
     )
     loader = DataLoader(
         _Lists(samples),

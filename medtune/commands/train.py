@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from medtune.errors import UsageError
+if TYPE_CHECKING:
+    from medtune.config import Config
 
 EXAMPLES = """  medtune train ./my_config.py
   medtune train med_llama_tiny_lora_medqa_e3 lr=1e-3 max_epochs=1
@@ -58,18 +60,16 @@ def _resume_target(args: argparse.Namespace) -> tuple[list[str], str | None]:
     return args.words, args.resume
 
 
-def _check(config: object) -> int:
+def _check(config: Config) -> int:
+    """`--check`: everything that can be known before a weight is loaded."""
     from medtune.commands.show import paint_sample
-    from medtune.config import Config
     from medtune.engine.train import prepare_inputs
 
-    if not isinstance(config, Config):
-        raise UsageError("no config")
     inputs = prepare_inputs(config)
     print(f"config {config.name}: no fault found")
     for line in inputs.train_dataset.report.lines():
         print(f"data: {line}")
-    print(f"steps in an epoch: {inputs.train_data.batch_sampler.steps_per_epoch}")
+    print(f"steps in an epoch: {len(inputs.train_data)}")
     print(f"first sample ({inputs.train_dataset.samples[0]['origin']}), trained tokens in green:")
     print(paint_sample(inputs.train_dataset.samples[0], inputs.tokenizer))
     return 0

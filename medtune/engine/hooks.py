@@ -147,7 +147,7 @@ class DatasetInfoHook(Hook):
 
     def before_run(self, runner: MedtuneRunner) -> None:  # type: ignore[override]
         """Log the report."""
-        for line in runner.data.report.lines():
+        for line in runner.inputs.train_dataset.report.lines():
             runner.logger.info(f"data: {line}")
 
 

@@ -181,7 +181,7 @@ class TrainLoop(BaseLoop):
 
     def validate(self) -> dict[str, float] | None:
         """Loss and accuracy over the validation data, per trained token; None without such data."""
-        loader = self.runner.val_data
+        loader = self.runner.inputs.val_data
         if loader is None:
             return None
         model = self.runner.model

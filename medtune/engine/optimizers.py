@@ -126,7 +126,8 @@ def _bitsandbytes(class_name: str) -> Callable[..., torch.optim.Optimizer]:
 
 
 def _muon(groups: list[dict[str, Any]], **settings: Any) -> torch.optim.Optimizer:
-    matrices, rest = [], []
+    matrices: list[dict[str, Any]] = []
+    rest: list[dict[str, Any]] = []
     for group in groups:
         for kind, chosen in ((matrices, True), (rest, False)):
             members = [named for named in group["params"] if _is_matrix(*named) is chosen]

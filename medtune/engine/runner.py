@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,27 @@ WITHOUT = ("runtime_info", "timer", "sampler_seed", "param_scheduler", "logger",
 _run_numbers = itertools.count()
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What training starts from, without a weight loaded."""
+
+    tokenizer: Any
+    """Saved with every checkpoint."""
+    train_dataset: TrainingData
+    train_data: DataLoader[StepBatch]
+    """Of `train_dataset`, in optimizer steps."""
+    val_data: DataLoader[StepBatch] | None
+    memo: dict[int, Any]
+    """What `build.build` has built so far, so that model and hooks share it."""
+
+
 class MedtuneRunner(Runner):
     """Trains one config.
 
     Args:
         config: the config that ran; its text is saved beside the logs and in every checkpoint.
         model: the training stage, such as `SupervisedFinetune`.
-        train_data: from `step_dataloader`.
-        val_data: the same for validation, or None.
-        tokenizer: saved with every checkpoint, with the chat template that was trained on.
+        inputs: tokenizer and data.
         card: what `medtune.json` says of this run, besides its progress.
         work_dir: `work_dirs/NAME`.
     """
@@ -51,28 +64,25 @@ class MedtuneRunner(Runner):
         self,
         config: Config,
         model: SupervisedFinetune,
-        train_data: DataLoader[StepBatch],
-        val_data: DataLoader[StepBatch] | None,
-        tokenizer: Any,
+        inputs: Inputs,
         card: dict[str, Any],
         work_dir: Path,
     ) -> None:
         values = config.values
         self.config = config
-        self.tokenizer = tokenizer
+        self.inputs = inputs
         self.card = card
-        self.val_data = val_data
         self.metrics: dict[str, float] = {}
         self._signal: int | None = None
-        hooks = build(values.get("default_hooks") or {})
+        hooks = build(values.get("default_hooks") or {}, inputs.memo)
         super().__init__(
             model=model,
             work_dir=str(work_dir),
-            train_dataloader=train_data,
+            train_dataloader=inputs.train_data,
             train_cfg=values["train_cfg"],
             optim_wrapper=values["optim_wrapper"],
             default_hooks={**dict.fromkeys(WITHOUT), **hooks},
-            custom_hooks=build(values.get("custom_hooks") or []),
+            custom_hooks=build(values.get("custom_hooks") or [], inputs.memo),
             randomness=values.get("randomness") or {"seed": 0},
             log_level=values.get("log_level") or "INFO",
             visualizer=values.get("visualizer"),
@@ -196,7 +206,7 @@ class MedtuneRunner(Runner):
 
     def _write_checkpoint(self, folder: Path) -> None:
         masters = self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        self.inputs.tokenizer.save_pretrained(folder)
         (folder / "config.py").write_text(self.config.text, encoding="utf-8")
         checkpoint.write_json(folder / "medtune.json", {**self.card, "progress": self._progress_summary()})
         names = {id(p): name for name, p in self.model.trainable_parameters().items()}
@@ -217,7 +227,7 @@ class MedtuneRunner(Runner):
         """What must be the same for a resumed run to give the same numbers."""
         sampler = self.loop.sampler
         return {
-            "data": self.data.fingerprint(),
+            "data": self.inputs.train_dataset.fingerprint(),
             "base_model": self.card["base_model"].get("fingerprint"),
             "packs_per_step": sampler.packs_per_step,
             "world_size": sampler.world_size,
@@ -226,15 +236,6 @@ class MedtuneRunner(Runner):
             "optimizer_settings": json.dumps(self.optim_wrapper.optimizer.defaults, default=str),
             "trained": sorted(self.model.trainable_parameters()),
         }
-
-    @property
-    def data(self) -> TrainingData:
-        """The training data."""
-        return self._training_data
-
-    @data.setter
-    def data(self, value: TrainingData) -> None:
-        self._training_data = value
 
     def _progress_summary(self) -> dict[str, Any]:
         loop = self.loop

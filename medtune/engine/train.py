@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,13 @@ from mmengine.runner import set_random_seed
 from medtune import __version__
 from medtune.build import build, check, raise_faults
 from medtune.config import Config
-from medtune.data.pipeline import TrainingData
 from medtune.engine import checkpoint
-from medtune.engine.runner import MedtuneRunner
+from medtune.engine.runner import Inputs, MedtuneRunner
 from medtune.errors import ConfigError, UsageError
 from medtune.models.identity import fingerprint
 from medtune.models.load import model_folder
 
 NEEDED = ("tokenizer", "model", "train_dataset", "train_dataloader", "optim_wrapper", "train_cfg")
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What training starts from, without a weight loaded."""
-
-    tokenizer: Any
-    train_dataset: TrainingData
-    train_data: Any
-    val_data: Any
-    memo: dict[int, Any]
 
 
 def prepare_inputs(config: Config) -> Inputs:
@@ -48,6 +35,7 @@ def prepare_inputs(config: Config) -> Inputs:
     memo: dict[int, Any] = {}
     tokenizer = build(values["tokenizer"], memo)
     dataset = build(values["train_dataset"], memo)
+    tokenizer.chat_template = dataset.template.to_jinja()  # saved so, for any tool to read what was trained on
     train_data = build(values["train_dataloader"], memo)
     val_data = build(values["val_dataloader"], memo) if values.get("val_dataloader") else None
     return Inputs(tokenizer, dataset, train_data, val_data, memo)
@@ -63,8 +51,7 @@ def build_runner(config: Config, inputs: Inputs, work_dir: Path) -> MedtuneRunne
     set_random_seed(seed)  # so that the adapter's first weights do not depend on how the data was read
     model = build(config.values["model"], inputs.memo)
     card = {**_card(config, inputs), "torch_dtype": str(model.compute_dtype).removeprefix("torch.")}
-    runner = MedtuneRunner(config, model, inputs.train_data, inputs.val_data, _saved_tokenizer(inputs), card, work_dir)
-    runner.data = inputs.train_dataset
+    runner = MedtuneRunner(config, model, inputs, card, work_dir)
     set_random_seed(seed)
     runner.prepare()
     return runner
@@ -75,12 +62,6 @@ def _seed(config: Config) -> int:
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError(f"seed: wanted a whole number from 0 to 2**32 - 1, got {seed!r}.")
     return seed
-
-
-def _saved_tokenizer(inputs: Inputs) -> Any:
-    """The tokenizer as checkpoints hold it: with the chat template that was trained on, for any tool to read."""
-    inputs.tokenizer.chat_template = inputs.train_dataset.template.to_jinja()
-    return inputs.tokenizer
 
 
 def _card(config: Config, inputs: Inputs) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_the_logged_loss_is_the_mean_over_the_trained_tokens_of_the_interval(tmp
 
 
 def units_of_steps(runner):
-    samples, sampler = runner.data.samples, runner.loop.sampler
+    samples, sampler = runner.inputs.train_dataset.samples, runner.loop.sampler
     sampler.seek(0)
     return [sum(int(samples.num_trained[i]) for micro in step for i in micro) for step in sampler]
 
@@ -60,7 +60,7 @@ def test_each_record_holds_the_progress_and_both_files_parse(tmp_path, model, da
     dated = [json.loads(line) for line in (runner.vis_dir / f"{runner.timestamp}.json").read_text().splitlines()]
     assert records == dated
     assert [r["step"] for r in records] == [1, 2, 3, 4, 5, 6]
-    report = runner.data.report.encoded
+    report = runner.inputs.train_dataset.report.encoded
     assert (records[-1]["tokens"], records[-1]["samples"]) == (report.num_tokens, report.num_samples)  # one epoch
     assert records[-1]["epoch"] == 1.0
     assert records[0]["lr"] == pytest.approx(1e-2 / 2)
@@ -130,8 +130,8 @@ def test_validation_loss_and_accuracy_equal_plain_peft_whatever_the_batch_size(t
         options = {"val_dataloader.batch_size": size}
         runner = small_run(tmp_path / str(size), model, data, val_ratio=0.3, max_steps=3, **options)
         found.append((scalars(runner, "val_loss")[-1], scalars(runner, "val_accuracy")[-1]))
-    samples = runner.val_data.dataset.samples
-    assert 3 < len(samples) < 24 - len(runner.data.samples) + 1
+    samples = runner.inputs.val_data.dataset.samples
+    assert 3 < len(samples) < 24 - len(runner.inputs.train_dataset.samples) + 1
     loss, accuracy = independent_validation(model, tmp_path / "100" / "iter_3.pth", samples)
     for got_loss, got_accuracy in found:
         assert got_loss == pytest.approx(loss, rel=1e-6)
@@ -162,6 +162,6 @@ def test_tensorboard_events_are_written_when_asked_for(tmp_path, model, data):
 
 def test_the_data_report_is_in_the_log(tmp_path, model, data):
     runner = small_run(tmp_path, model, data, max_steps=1, max_train_samples=20)
-    for line in runner.data.report.lines():
+    for line in runner.inputs.train_dataset.report.lines():
         assert f"data: {line}" in log_of(tmp_path)
     assert "left out 4: not drawn (max_dataset_length)" in log_of(tmp_path)

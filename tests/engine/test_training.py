@@ -95,7 +95,7 @@ def test_the_loss_curve_equals_a_plain_transformers_loop_in_the_same_order(
     )
     runner = build_runner(config, prepare_inputs(config), tmp_path / "run")
     start = {name: p.detach().clone() for name, p in runner.model.llm.state_dict().items()}
-    sampler, samples = runner.loop.sampler, runner.data.samples
+    sampler, samples = runner.loop.sampler, runner.inputs.train_dataset.samples
     steps = []
     for step in range(STEPS):
         sampler.seek(*divmod(step, sampler.steps_per_epoch))
@@ -214,7 +214,7 @@ def test_the_saved_tokenizer_has_the_chat_template_that_was_trained_on(tmp_path,
     saved = AutoTokenizer.from_pretrained(tmp_path / "iter_1.pth")
     messages = [{"role": "user", "content": "Dose?"}]
     assert "[INST]" in saved.apply_chat_template(messages, tokenize=False)
-    assert "[INST]" in saved.decode(runner.data.samples[0]["input_ids"])
+    assert "[INST]" in saved.decode(runner.inputs.train_dataset.samples[0]["input_ids"])
     card = json.loads((tmp_path / "iter_1.pth" / "medtune.json").read_text())
     assert card["prompt_template"] == "llama2_chat"
 
@@ -222,7 +222,7 @@ def test_the_saved_tokenizer_has_the_chat_template_that_was_trained_on(tmp_path,
 def test_the_card_says_what_was_trained_on_what(tmp_path, model, data):
     runner = small_run(tmp_path, model, data, SYSTEM="Be brief.")
     card = json.loads((tmp_path / "iter_4.pth" / "medtune.json").read_text())
-    report = runner.data.report.encoded
+    report = runner.inputs.train_dataset.report.encoded
     assert (card["stage"], card["method"], card["system"], card["max_length"]) == ("sft", "lora", "Be brief.", 96)
     assert card["base_model"]["name_or_path"] == str(model)
     assert len(card["base_model"]["fingerprint"]) == 64
@@ -308,7 +308,7 @@ def test_an_empty_answer_is_left_out_when_asked_for(tmp_path, model):
     rows = [{"question": f"{i}?", "answer": "" if i == 1 else "Twice a day."} for i in range(4)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     runner = small_run(tmp_path / "run", model, file, drop_empty=True, max_steps=1)
-    assert len(runner.data.samples) == 3
+    assert len(runner.inputs.train_dataset.samples) == 3
     assert "left out 1: empty answer" in next((tmp_path / "run").glob("*/*.log")).read_text()
 
 

@@ -16,11 +16,10 @@ from hostile import CANARY, World, artefact
 from hostile_files import ESCAPES, SECRET, Calls, python, shell
 from safetensors.torch import load_file, save_file
 
-def seal(folder: Path, names: list[str] | None = None) -> Path:
+def seal(folder: Path) -> Path:
     """A manifest that fits what lies in the folder, as an attacker would write it."""
     (folder / "manifest.json").unlink(missing_ok=True)
-    files = names if names is not None else [f.name for f in folder.iterdir() if f.is_file()]
-    listed = {name: digest(folder / name) for name in files}
+    listed = {file.name: digest(file) for file in folder.iterdir() if file.is_file()}
     (folder / "manifest.json").write_text(json.dumps({"files": listed}))
     return folder
 
@@ -156,8 +155,6 @@ def checkpoint_links_to_a_secret(world: World, folder: Path) -> Path:
 def checkpoint_endless_file(world: World, folder: Path) -> Path:
     target = checkpoint_copy(world, folder)
     (target / "vocab.txt").symlink_to("/dev/zero")
-    seal_names = [f.name for f in target.iterdir() if not f.is_symlink()]
-    seal(target, seal_names)
     listed = {**_files(target), "vocab.txt": {"bytes": 0, "sha256": "0"}}
     (target / "manifest.json").write_text(json.dumps({"files": listed}))
     return target
