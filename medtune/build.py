@@ -8,10 +8,12 @@ callable's own `precheck` (see `checked_by`) reports. It runs before a weight is
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from medtune.errors import ConfigError, UsageError, nearest
 
@@ -39,6 +41,29 @@ NAMES_OF_KINDS: dict[Any, str] = {
     dict: "a dict",
     Mapping: "a dict",
 }
+
+
+@dataclass(frozen=True)
+class Within:
+    """Bounds of a number in an annotation, `Annotated[int, Within(1)]`, which `check` holds a config's value to."""
+
+    low: float
+    high: float = math.inf
+    above_low: bool = False
+    """True leaves out `low` itself."""
+
+    def __contains__(self, value: float) -> bool:
+        return (value > self.low if self.above_low else value >= self.low) and value <= self.high
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            return f"a number from {self.low} to {self.high}"
+        return f"a number above {self.low}" if self.above_low else f"{self.low} or more"
+
+
+Count = Annotated[int, Within(1)]
+Share = Annotated[float, Within(0, 1)]
+Positive = Annotated[float, Within(0, above_low=True)]
 
 
 def checked_by(precheck: Callable[..., None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -166,7 +191,7 @@ def _resolved(annotation: Any, make: Callable[..., Any]) -> Any:
     function = inspect.unwrap(make.__init__ if inspect.isclass(make) else make)  # type: ignore[misc]
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
-        return typing.get_type_hints(holder, globalns=getattr(function, "__globals__", {}))["it"]
+        return typing.get_type_hints(holder, globalns=getattr(function, "__globals__", {}), include_extras=True)["it"]
     except (NameError, AttributeError, TypeError, SyntaxError):
         return None
 
@@ -177,7 +202,11 @@ def _wrong_value(value: Any, annotation: Any) -> str | None:
         return None
     literals: list[Any] = []
     kinds: list[type] = []
+    bounds: list[Within] = []
     for choice in _alternatives(annotation):
+        if typing.get_origin(choice) is typing.Annotated:
+            choice, *notes = typing.get_args(choice)
+            bounds += [note for note in notes if isinstance(note, Within)]
         origin = typing.get_origin(choice)
         if origin is typing.Literal:
             literals += typing.get_args(choice)
@@ -185,8 +214,11 @@ def _wrong_value(value: Any, annotation: Any) -> str | None:
             kinds.append(origin or choice)
         else:
             return None
-    if value in literals or any(_fits(value, kind) for kind in kinds):
+    if value in literals:
         return None
+    if any(_fits(value, kind) for kind in kinds):
+        outside = isinstance(value, (int, float)) and any(value not in bound for bound in bounds)
+        return f"wanted {bounds[0]}, got {value!r}" if outside else None
     if literals and isinstance(value, str):
         return f"{value!r} is none of {', '.join(map(repr, literals))}.{nearest(value, map(str, literals))}"
     wanted = dict.fromkeys([*map(repr, literals), *(NAMES_OF_KINDS[kind] for kind in kinds)])

@@ -10,7 +10,9 @@ import argparse
 import difflib
 import errno
 import importlib
+import logging
 import os
+import re
 import sys
 from types import ModuleType
 from typing import NoReturn
@@ -51,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns the exit code; see `medtune.errors` for their meaning."""
     words = sys.argv[1:] if argv is None else argv
     debug = "--debug" in words
+    logging.raiseExceptions = debug  # a log record that cannot be written (full disk) is not worth a traceback
     try:
         return _run(words)
     except MedtuneError as fault:
@@ -140,13 +143,25 @@ def _fail(message: str, exit_code: int) -> int:
     return exit_code
 
 
+def _os_error(fault: Exception) -> int | None:
+    """errno of an OSError, or of one that a Rust library (safetensors) tells in its text only."""
+    told = re.search(r"\(os error (\d+)\)", str(fault))
+    return getattr(fault, "errno", None) or (int(told[1]) if told else None)
+
+
 def _explain(fault: Exception) -> tuple[str, int]:
     """One line and an exit code for a fault that was not raised on purpose."""
     text = " ".join(str(fault).split()) or type(fault).__name__
-    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full: {fault.filename or text}. Free some space and run the same command again.", 3
+    number = _os_error(fault)
+    place = getattr(fault, "filename", None) or text
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: {place}. Free some space and run the same command again.", 3
+    if number in (errno.EIO, errno.EROFS):
+        return f"the disk does not take or give data: {text}. Check it, or use another.", 3
     if isinstance(fault, PermissionError):
-        return f"no permission: {fault.filename or text}. Choose a folder you may write to, or change its mode.", 3
+        return f"no permission: {place}. Change its mode, or name another.", 3
+    if isinstance(fault, (FileExistsError, NotADirectoryError, IsADirectoryError)):
+        return f"{place}: a file stands where a folder is wanted, or the other way round. Name another.", 2
     if type(fault).__name__ == "OutOfMemoryError":
         return (
             "the GPU is out of memory. Lower batch_size or max_length, set use_activation_checkpointing=True, "

@@ -62,5 +62,5 @@ class Interrupted(MedtuneError):
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:
     """Return " Did you mean 'a' or 'b'?" for the known names closest to `name`, or ""."""
-    close = difflib.get_close_matches(name, dict.fromkeys(known), n=limit, cutoff=0.5)
+    close = difflib.get_close_matches(name, dict.fromkeys(known), n=limit, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""

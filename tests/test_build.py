@@ -85,7 +85,7 @@ def test_all_faults_are_found_at_once_and_told_one_a_line():
     )
     both = "train_dataset.overflow, val_dataset.overflow"
     expected = {
-        "model.lora.bias": "'some' is none of 'none', 'all', 'lora_only'. Did you mean 'none'",
+        "model.lora.bias": "'some' is none of 'none', 'all', 'lora_only'.",
         "model.llm.torch_dtype": "'fp61' is none of 'auto', 'fp32', 'bf16', 'fp16'. Did you mean 'fp16'",
         "optim_wrapper.optimizer.type": "wanted a callable, got 'AdamW'; import it and name it without quotes",
         both: "'trunkate' is none of 'drop', 'truncate', 'split', 'error'. Did you mean 'truncate'",
@@ -198,3 +198,22 @@ def test_a_shared_dict_is_told_of_once_and_equal_faults_on_one_line():
 def test_accepted_names_are_those_of_the_callable():
     assert accepted_names(dict(type=prechecked)) == ["size"]
     assert accepted_names(dict(size=1)) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("batch_size=0", "train_dataloader.batch_size, val_dataloader.batch_size: wanted 1 or more, got 0"),
+        ("accumulative_counts=-1", "train_dataloader.accumulative_counts: wanted 1 or more, got -1"),
+        ("max_epochs=-1", "train_cfg.max_epochs: wanted a number above 0, got -1"),
+        ("max_steps=0", "train_cfg.max_steps: wanted 1 or more, got 0"),
+        ("warmup_ratio=5", "param_scheduler.warmup_ratio: wanted a number from 0 to 1, got 5"),
+        ("save_steps=0", "default_hooks.checkpoint.save_steps: wanted 1 or more, got 0"),
+        ("logging_interval=0", "default_hooks.logger.interval: wanted 1 or more, got 0"),
+        ("max_length=1", "train_dataset.max_length, val_dataset.max_length: wanted 2 or more, got 1"),
+        ("val_ratio=1.5", "train_dataset.val_ratio, val_dataset.val_ratio: wanted a number from 0 to 1, got 1.5"),
+    ],
+)
+def test_a_number_out_of_range_is_a_fault_that_names_the_range(override, said):
+    name, _, value = override.partition("=")
+    assert check(load("med_llama_tiny_lora_medqa_e3", [(name, value)]).values) == [said]

@@ -52,6 +52,8 @@ def adapter(
     """The LoRA adapter, or None for a full fine-tune. On the command line, target modules are a text with commas."""
     if method == "full":
         return None
+    if r < 1:
+        raise ConfigError(f"lora_r: wanted 1 or more, got {r!r}")
     if isinstance(target_modules, str) and "," in target_modules:
         target_modules = [name.strip("[( '\")]") for name in target_modules.split(",")]
     return dict(

@@ -34,6 +34,7 @@ lora_target_modules = "all-linear"  # or a list: ["q_proj", "v_proj"]
 # Data
 data_path = "medication-qa"  # a file, a folder, a hub id, or the embedded medication-qa
 data_sheet = None  # of an xlsx with several sheets
+data_encoding = None  # of text files; None: UTF-8
 data_columns = None  # dict(input="A", output="D") or by header name
 dataset_map_fn = None  # a name (medtune list-dataset-format) or a function; None detects the row's shape
 prompt_template = None  # a template's name; None: the tokenizer's own chat template
@@ -104,7 +105,7 @@ model = dict(
 #######################################################################
 train_dataset = dict(
     type=build_dataset,
-    dataset=dict(type=read_data, data_path=data_path, sheet=data_sheet, columns=data_columns),
+    dataset=dict(type=read_data, data_path=data_path, sheet=data_sheet, columns=data_columns, encoding=data_encoding),
     tokenizer=tokenizer,
     max_length=max_length,
     dataset_map_fn=dataset_map_fn,

@@ -2,6 +2,7 @@
 
 _base_ = "sft"
 
+# PART 1  Settings (`medtune copy-cfg NAME FOLDER --expand` shows all of them)
 pretrained_model_name_or_path = "internlm/internlm3-8b-instruct"
 method = "full"
 data_path = "hf://datasets/shibing624/medical/finetune/train_zh_0.json"

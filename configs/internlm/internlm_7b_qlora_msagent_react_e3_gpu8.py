@@ -5,6 +5,7 @@ The data is on modelscope.cn: download damo/MSAgent-Bench and set data_path to i
 
 _base_ = "sft"
 
+# PART 1  Settings (`medtune copy-cfg NAME FOLDER --expand` shows all of them)
 pretrained_model_name_or_path = "internlm/internlm-7b"
 method = "qlora"
 data_path = "damo/MSAgent-Bench"

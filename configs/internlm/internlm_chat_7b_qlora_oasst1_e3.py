@@ -2,6 +2,7 @@
 
 _base_ = "sft"
 
+# PART 1  Settings (`medtune copy-cfg NAME FOLDER --expand` shows all of them)
 pretrained_model_name_or_path = "internlm/internlm-chat-7b"
 method = "qlora"
 data_path = "timdettmers/openassistant-guanaco"

@@ -2,6 +2,7 @@
 
 _base_ = "sft"
 
+# PART 1  Settings (`medtune copy-cfg NAME FOLDER --expand` shows all of them)
 pretrained_model_name_or_path = "meta-llama/Llama-3.1-8B-Instruct"
 method = "full"
 data_path = "medalpaca/medical_meadow_medical_flashcards"

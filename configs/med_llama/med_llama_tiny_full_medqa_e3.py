@@ -2,6 +2,7 @@
 
 _base_ = "sft"
 
+# PART 1  Settings (`medtune copy-cfg NAME FOLDER --expand` shows all of them)
 pretrained_model_name_or_path = "med-llama-tiny"
 method = "full"
 data_path = "medication-qa"

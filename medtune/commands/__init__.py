@@ -22,5 +22,7 @@ def load_config(words: Sequence[str]) -> Config:
     plain, overrides = split_words(words)
     if len(plain) != 1:
         named = " and ".join(map(repr, plain)) or "none"
-        raise UsageError(f"name one config, a file or a name from `medtune list-cfg`; got {named}.")
+        raise UsageError(
+            f"name one config, a file or a name from `medtune list-cfg`; got {named}. Settings are NAME=VALUE."
+        )
     return load(plain[0], overrides)

@@ -10,7 +10,8 @@ EXAMPLES = """  medtune check-custom-dataset ./my_config.py
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG and overrides."""
-    parser.add_argument("words", metavar="CONFIG [NAME=VALUE ...]", nargs="+", help="config file or name, and settings")
+    parser.usage = f"{parser.prog} CONFIG [NAME=VALUE ...] [options]"
+    parser.add_argument("words", metavar="CONFIG", nargs="+", help="config file or name, and settings")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -37,4 +37,6 @@ def main(args: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
     print(f"copied to {target}")
+    if not args.expand:
+        print("It sets some names of PART 1 and may set any other; --expand writes the file with all of them.")
     return 0

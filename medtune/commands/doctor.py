@@ -170,9 +170,6 @@ def _methods() -> Iterator[Check]:
     yield _method("full", ("torch", "transformers", "mmengine"), place)
     yield _method("lora", ("torch", "transformers", "mmengine", "peft"), place)
     yield _method("qlora", ("torch", "transformers", "mmengine", "peft", "bitsandbytes"), place)
-    works = _fits("deepspeed")
-    text = "ZeRO-1, 2 and 3 can be used" if works else "not available; one process trains without it"
-    yield Check("ok", "--deepspeed", text)
 
 
 def _place() -> str:

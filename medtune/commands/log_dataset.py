@@ -12,7 +12,8 @@ CHOICES = ("text", "masked_text", "input_ids", "labels", "all")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG, overrides, --show."""
-    parser.add_argument("words", metavar="CONFIG [NAME=VALUE ...]", nargs="+", help="config file or name, and settings")
+    parser.usage = f"{parser.prog} CONFIG [NAME=VALUE ...] [options]"
+    parser.add_argument("words", metavar="CONFIG", nargs="+", help="config file or name, and settings")
     parser.add_argument("--show", choices=CHOICES, default="text", help="masked_text shows the trained tokens alone")
     parser.add_argument("--index", type=int, default=0, help="which sample (default: 0)")
 

@@ -10,6 +10,15 @@ GREEN, RESET = "\033[32m", "\033[0m"
 MARKS = ("[[", "]]")
 
 
+def how_painted() -> str:
+    """What `paint_sample` does to trained tokens here."""
+    return "in green" if _has_colour() else "between [[ ]]"
+
+
+def _has_colour() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
 def paint_sample(sample: dict[str, Any], tokenizer: Any) -> str:
     """Decode a sample, its trained tokens green (or between [[ ]] where there is no colour).
 
@@ -17,8 +26,7 @@ def paint_sample(sample: dict[str, Any], tokenizer: Any) -> str:
         sample: `input_ids` and `labels`, as `EncodedSamples` gives them.
         tokenizer: to decode with.
     """
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    opening, closing = (GREEN, RESET) if colour else MARKS
+    opening, closing = (GREEN, RESET) if _has_colour() else MARKS
     ids, trained = sample["input_ids"].tolist(), (sample["labels"] >= 0).tolist()
     text, start = "", 0
     for end in range(1, len(ids) + 1):

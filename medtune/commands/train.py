@@ -22,7 +22,8 @@ EXAMPLES = """  medtune train ./my_config.py
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG, overrides and the options of a run."""
-    parser.add_argument("words", metavar="CONFIG [NAME=VALUE ...]", nargs="+", help="config file or name, and settings")
+    parser.usage = f"{parser.prog} CONFIG [NAME=VALUE ...] [options]"
+    parser.add_argument("words", metavar="CONFIG", nargs="+", help="config file or name, and settings")
     parser.add_argument(
         "--cfg-options", metavar="NAME=VALUE", nargs="+", default=[], help="settings, as XTuner has them"
     )
@@ -62,7 +63,7 @@ def _resume_target(args: argparse.Namespace) -> tuple[list[str], str | None]:
 
 def _check(config: Config) -> int:
     """`--check`: everything that can be known before a weight is loaded."""
-    from medtune.commands.show import paint_sample
+    from medtune.commands.show import how_painted, paint_sample
     from medtune.engine.train import prepare_inputs
 
     inputs = prepare_inputs(config)
@@ -70,6 +71,6 @@ def _check(config: Config) -> int:
     for line in inputs.train_dataset.report.lines():
         print(f"data: {line}")
     print(f"steps in an epoch: {len(inputs.train_data)}")
-    print(f"first sample ({inputs.train_dataset.samples[0]['origin']}), trained tokens in green:")
+    print(f"first sample ({inputs.train_dataset.samples[0]['origin']}), trained tokens {how_painted()}:")
     print(paint_sample(inputs.train_dataset.samples[0], inputs.tokenizer))
     return 0

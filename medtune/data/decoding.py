@@ -44,7 +44,11 @@ def _wrong_encoding(path: Path, name: str, encoding: str) -> DataError:
         better = "utf-16"
     elif not _reads_as_utf8(data[:offset]):
         better = next((e for e in ("utf-8", "gb18030") if e != encoding and _fault_offset(data, e) is None), "")
-    advice = f"It decodes with encoding={better!r}." if better else "Repair that byte, or name the file's encoding."
+    advice = (
+        f"It decodes as {better}: data_encoding={better!r} in a config, --encoding {better} elsewhere."
+        if better
+        else "Repair that byte, or name the file's encoding."
+    )
     return DataError(f"{name}:{line}: not {encoding} text: the byte at offset {offset} does not decode. {advice}")
 
 

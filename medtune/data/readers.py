@@ -209,7 +209,8 @@ def _read_json_or_text(path: Path, name: str, encoding: str | None) -> Iterator[
             return
         for number, line in enumerate(file, 1):
             if line.strip():
-                value = line.rstrip("\n") if kind == "text" else _parse(line, name, number)
+                line = line.rstrip("\n")
+                value = line if kind == "text" else _parse(line, name, number)
                 yield _row(value, f"{name}:{number}")
 
 

@@ -235,12 +235,12 @@ def test_deeply_nested_json_is_a_data_error(tmp_path):
 def test_another_encoding_is_named_with_the_offset_and_read_when_told(tmp_path):
     text = "问题,答案\n<篇名>,体温升高。\n"
     path = write(tmp_path / "gb.csv", text, "gb18030")
-    with pytest.raises(DataError, match=r"gb\.csv:1: not utf-8 text: the byte at offset 0 .* encoding='gb18030'"):
+    with pytest.raises(DataError, match=r"gb\.csv:1: not utf-8 text: the byte at offset 0 .* data_encoding='gb18030'"):
         list(read_data(path))
     assert next(read_data(path, encoding="gb18030")).fields == {"问题": "<篇名>", "答案": "体温升高。"}
     with pytest.raises(DataError, match="unknown encoding 'klingon'"):
         list(read_data(path, encoding="klingon"))
-    with pytest.raises(DataError, match="encoding='utf-16'"):
+    with pytest.raises(DataError, match="data_encoding='utf-16'"):
         list(read_data(write(tmp_path / "wide.txt", "体温", "utf-16")))
 
 
