@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from medtune.cli import main
 from medtune.convert import pth_to_hf
-from medtune.errors import ConfigError, ModelError, UsageError
+from medtune.errors import ModelError, UsageError
 from medtune.merge import merge
 from medtune.models.identity import fingerprint
 from medtune.shards import parse_size
@@ -214,19 +214,16 @@ def test_a_kill_half_way_leaves_nothing_that_loads_and_the_next_run_succeeds(lor
     assert (tmp_path / "hf" / "adapter_model.safetensors").exists() and not (tmp_path / ".hf.partial").exists()
 
 
-def test_the_command_line_converts(lora_checkpoint, tmp_path, monkeypatch, capsys):
-    config = pytest.importorskip("medtune.config")
-    words = ["convert", "pth_to_hf", "my_config", str(lora_checkpoint), str(tmp_path / "hf")]
-    monkeypatch.setattr(config, "find", lambda name: Path(name))
+def test_the_command_line_converts(lora_checkpoint, tmp_path, capsys):
+    words = ["convert", "pth_to_hf", "med_llama_tiny_lora_medqa_e3", str(lora_checkpoint), str(tmp_path / "hf")]
     assert main(words) == 0
-    assert "adapter_model.safetensors" in capsys.readouterr().out
-
-    def unknown(name):
-        raise ConfigError(f"no config {name!r}")
-
-    monkeypatch.setattr(config, "find", unknown)
-    assert main([*words[:-1], str(tmp_path / "again")]) == 2
-    assert not (tmp_path / "again").exists()
+    told = capsys.readouterr()
+    assert "adapter_model.safetensors" in told.out and not told.err
+    again = str(tmp_path / "again")
+    assert main([*words[:2], "med_llama_tiny_full_medqa_e3", words[3], again]) == 0
+    assert "says method='full', the checkpoint was trained by 'lora'" in capsys.readouterr().err
+    assert main([*words[:2], "my_config", words[3], str(tmp_path / "third")]) == 2
+    assert not (tmp_path / "third").exists()
 
 
 @pytest.mark.parametrize(("text", "size"), [("2GB", 2 * 10**9), ("500 MB", 5 * 10**8), ("1.5gib", 3 * 2**29)])

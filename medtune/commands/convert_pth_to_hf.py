@@ -32,12 +32,32 @@ def main(args: argparse.Namespace) -> int:
     from medtune.convert import pth_to_hf
     from medtune.importer import import_adapter, is_old_checkpoint
 
-    config.find(args.config)  # the copy inside the checkpoint is the one that trained; this one must only exist
+    path = config.find(args.config)  # the copy inside the checkpoint is the one that trained; this one must only exist
     if is_old_checkpoint(args.checkpoint):
         files = import_adapter(args.checkpoint, config.load(args.config).values, args.out, args.fp32)
     else:
+        _note_other_method(path, args.checkpoint)
         files = pth_to_hf(args.checkpoint, args.out, fp32=args.fp32, max_shard_size=args.max_shard_size)
     print(f"wrote {args.out}:")
     for file in files:
         print(f"  {file.name:<32} {file.stat().st_size:>14,} bytes")
     return 0
+
+
+def _note_other_method(path: Path, checkpoint: Path) -> None:
+    """Say on stderr if CONFIG trains by another method than the checkpoint was trained by: perhaps the wrong one."""
+    import ast
+    import sys
+
+    from medtune.config import compose
+    from medtune.config_text import assignments
+    from medtune.convert import read_record
+
+    stated = assignments(compose(path)).get("method")
+    trained = read_record(checkpoint).get("method")
+    if stated and isinstance(stated.value, ast.Constant) and trained and stated.value.value != trained:
+        print(
+            f"note: {path.name} says method={stated.value.value!r}, the checkpoint was trained by {trained!r}; "
+            "it is converted as it was trained.",
+            file=sys.stderr,
+        )

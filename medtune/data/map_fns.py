@@ -239,8 +239,11 @@ def detect(fields: Any) -> str:
     for name in DETECTED:
         if _fits(name, fields):
             return name
+    keys = fields if isinstance(fields, Mapping) else ()
+    known = {key for _, wanted in FORMATS.values() for key in wanted}
+    typo = next((hint for key in keys if key not in known and (hint := nearest(str(key)[:24], known))), "")
     raise DataError(
-        f"no known format fits {_keys(fields)}. Name its columns, data_columns=dict(input=..., output=...) or "
+        f"no known format fits {_keys(fields)}.{typo} Name its columns, data_columns=dict(input=..., output=...) or "
         "--input-column and --output-column, or a map function; `medtune list-dataset-format` lists them."
     )
 

@@ -6,12 +6,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from medtune.build import checked_by
+from medtune.build import Count, Share, Within, checked_by
 from medtune.data.collate import StepBatch, collate_step
 from medtune.data.encode import EncodedSamples, EncodeReport, encode
 from medtune.data.map_fns import apply_map_fn, resolve_map_fn
@@ -102,7 +102,7 @@ def _precheck_dataset(prompt_template: Any = None, val_ratio: float = 0.0, **_: 
 def build_dataset(
     dataset: Any,
     tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
+    max_length: Annotated[int, Within(2)],
     *,
     dataset_map_fn: str | Callable[..., Any] | None = None,
     prompt_template: str | Mapping[str, Any] | Template | None = None,
@@ -110,8 +110,8 @@ def build_dataset(
     overflow: Overflow = "drop",
     pack_to_max_length: bool = True,
     drop_empty: bool = False,
-    max_dataset_length: int | None = None,
-    val_ratio: float = 0.0,
+    max_dataset_length: Count | None = None,
+    val_ratio: Share = 0.0,
     part: Literal["train", "val"] = "train",
     seed: int = 0,
 ) -> TrainingData | None:
@@ -220,9 +220,9 @@ class _SampleLists(Dataset[list[dict[str, Any]]]):
 
 def step_dataloader(
     dataset: TrainingData | None,
-    batch_size: int = 1,
-    accumulative_counts: int = 1,
-    num_workers: int = 0,
+    batch_size: Count = 1,
+    accumulative_counts: Count = 1,
+    num_workers: Annotated[int, Within(0)] = 0,
     shuffle: bool = True,
     seed: int = 0,
 ) -> DataLoader[StepBatch] | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mmengine.hooks import Hook
 
+from medtune.build import Count
 from medtune.data.encode import encode_prompt
 from medtune.data.records import Message
 from medtune.data.templates import Template, resolve_template
@@ -39,7 +40,7 @@ class LoggerHook(Hook):
 
     priority = "BELOW_NORMAL"
 
-    def __init__(self, interval: int = 10, log_first_step: bool = True) -> None:
+    def __init__(self, interval: Count = 10, log_first_step: bool = True) -> None:
         self.interval = interval
         self.log_first_step = log_first_step
         self.window: list[StepResult] = []
@@ -109,7 +110,7 @@ class CheckpointHook(Hook):
 
     priority = "VERY_LOW"
 
-    def __init__(self, save_steps: int | None = None, save_total_limit: int | None = None) -> None:
+    def __init__(self, save_steps: Count | None = None, save_total_limit: Count | None = None) -> None:
         self.save_steps = save_steps
         self.save_total_limit = save_total_limit
         self.last_saved = -1
@@ -169,10 +170,10 @@ class EvaluateChatHook(Hook):
         self,
         tokenizer: PreTrainedTokenizerBase,
         evaluation_inputs: Sequence[str] = (),
-        every_n_iters: int | None = None,
+        every_n_iters: Count | None = None,
         system: str = "",
         prompt_template: str | Mapping[str, Any] | Template | None = None,
-        max_new_tokens: int = 128,
+        max_new_tokens: Count = 128,
     ) -> None:
         self.tokenizer = tokenizer
         self.questions = [evaluation_inputs] if isinstance(evaluation_inputs, str) else list(evaluation_inputs)

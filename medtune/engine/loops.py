@@ -13,6 +13,7 @@ import torch.distributed as dist
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
+from medtune.build import Count, Positive
 from medtune.data.collate import StepBatch
 from medtune.data.sampler import StepSampler
 from medtune.errors import EnvironmentFault
@@ -72,9 +73,9 @@ class TrainLoop(BaseLoop):
         self,
         runner: Any,
         dataloader: DataLoader[StepBatch],
-        max_epochs: float = 1,
-        max_steps: int | None = None,
-        val_interval: int | None = None,
+        max_epochs: Positive = 1,
+        max_steps: Count | None = None,
+        val_interval: Count | None = None,
     ) -> None:
         super().__init__(runner, dataloader)
         self.sampler: StepSampler = dataloader.batch_sampler  # type: ignore[assignment]

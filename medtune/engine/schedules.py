@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
+
+from medtune.build import Share, Within
 
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 
@@ -38,9 +40,9 @@ def warmup_schedule(
     optimizer: torch.optim.Optimizer,
     num_steps: int,
     schedule: Schedule = "cosine",
-    warmup_ratio: float = 0.03,
-    warmup_steps: int | None = None,
-    min_lr_ratio: float = 0.0,
+    warmup_ratio: Share = 0.03,
+    warmup_steps: Annotated[int, Within(0)] | None = None,
+    min_lr_ratio: Share = 0.0,
 ) -> LambdaLR:
     """Scheduler over optimizer steps.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.runner import set_random_seed
 
 from medtune import __version__
@@ -88,7 +88,7 @@ def _card(config: Config, inputs: Inputs) -> dict[str, Any]:
             "num_tokens": report.encoded.num_tokens,
             "num_trained_tokens": report.encoded.num_trained_tokens,
         },
-        "versions": {"torch": torch.__version__},
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "mmengine")},
     }
 
 

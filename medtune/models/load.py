@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medtune.build import checked_by
 from medtune.errors import EnvironmentFault, ModelError
+from medtune.models.identity import model_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,10 @@ def model_folder(name: str | Path, revision: str | None = None) -> Path:
             )
     except Exception as fault:  # the hub library raises many kinds; to the user all mean "not to be had"
         reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
-        raise ModelError(f"{name}: no such folder here, and the hub did not give it: {reason}") from None
+        raise ModelError(
+            f"{name}: no such folder here, and the hub did not give it ({reason}). Download the model where there is "
+            "a network, and name its folder."
+        ) from None
     return fetched
 
 
@@ -68,16 +72,17 @@ def _is_hub_id(name: str) -> bool:
     return len(parts) <= 2 and all(parts) and not name.startswith((".", "~", "/"))
 
 
-def _precheck_name(pretrained_model_name_or_path: str, **_: Any) -> None:
+def _precheck_name(pretrained_model_name_or_path: str, **_: Any) -> Path | None:
     """A local name must be a model folder; a hub id is looked up only when it is loaded."""
     name = pretrained_model_name_or_path
     looks_local = Path(name).expanduser().exists() or name in EMBEDDED or not _is_hub_id(name)
-    if looks_local:
-        model_folder(name)
+    return model_folder(name) if looks_local else None
 
 
 def _precheck_llm(pretrained_model_name_or_path: str, device: str = "auto", **rest: Any) -> None:
-    _precheck_name(pretrained_model_name_or_path, **rest)
+    folder = _precheck_name(pretrained_model_name_or_path, **rest)
+    if folder is not None and not any(folder.glob("*.bin")):
+        model_tensors(folder)  # reads the headers: every weight file is there and whole
     pick_device(device)
 
 

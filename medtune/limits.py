@@ -1,0 +1,59 @@
+"""How long, and with how much memory, what a download asks for may run: its chat template, its patterns."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+SECONDS = 3.0
+NBYTES = 512 << 20
+STATM = Path("/proc/self/statm")  # the first number is this process's pages, in use or only reserved
+
+
+class OverLimit(Exception):
+    """What ran inside `limited` took too long."""
+
+
+@contextmanager
+def limited(seconds: float = SECONDS, nbytes: int = NBYTES) -> Iterator[None]:
+    """Inside, Python code and regular expressions end after `seconds`, and `nbytes` more memory is all there is.
+
+    One C operation, such as a power of large numbers, is not interrupted. The time counts in the main thread only, the
+    memory on Linux only.
+
+    Raises:
+        OverLimit: the time is over.
+        MemoryError: by whatever asked for more.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    memory = resource.getrlimit(resource.RLIMIT_AS)
+    if in_main_thread:
+        handler = signal.signal(signal.SIGALRM, _over)
+        timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        _allow(nbytes, memory)
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, memory)
+        if in_main_thread:
+            signal.setitimer(signal.ITIMER_REAL, *timer)
+            signal.signal(signal.SIGALRM, handler)
+
+
+def _over(*_: Any) -> NoReturn:
+    raise OverLimit("it takes too long")
+
+
+def _allow(nbytes: int, memory: tuple[int, int]) -> None:
+    try:
+        with STATM.open() as stream:
+            now = int(stream.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return
+    bounds = [limit for limit in (now + nbytes, *memory) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(bounds), memory[1]))
