@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from medtune.errors import ConfigError, UsageError, nearest
 
@@ -61,18 +61,19 @@ class Within:
         return f"a number above {self.low}" if self.above_low else f"{self.low} or more"
 
 
+Made = TypeVar("Made", bound=Callable[..., Any])
 Count = Annotated[int, Within(1)]
 Share = Annotated[float, Within(0, 1)]
 Positive = Annotated[float, Within(0, above_low=True)]
 
 
-def checked_by(precheck: Callable[..., None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def checked_by(precheck: Callable[..., Any]) -> Callable[[Made], Made]:
     """Decorator: `precheck(**arguments)` raises, cheaply, for arguments that could never work.
 
     A UsageError becomes one of the config's faults; an EnvironmentFault ends the check at once.
     """
 
-    def mark(function: Callable[..., Any]) -> Callable[..., Any]:
+    def mark(function: Made) -> Made:
         function.precheck = precheck  # type: ignore[attr-defined]
         return function
 
@@ -104,6 +105,12 @@ def accepted_names(node: dict[str, Any]) -> list[str]:
         return []
     names, _, _ = _parameters(make)
     return list(names)
+
+
+def only_accepted(node: dict[str, Any], **offered: Any) -> dict[str, Any]:
+    """Of the arguments that the engine offers, those that a node's `type` takes."""
+    accepted = accepted_names(node)
+    return {name: value for name, value in offered.items() if name in accepted}
 
 
 def check(values: dict[str, Any]) -> list[str]:
@@ -214,7 +221,7 @@ def _wrong_value(value: Any, annotation: Any) -> str | None:
             kinds.append(origin or choice)
         else:
             return None
-    if value in literals:
+    if value in literals or any(_is_form_of(value, literal) for literal in literals):
         return None
     if any(_fits(value, kind) for kind in kinds):
         outside = isinstance(value, (int, float)) and any(value not in bound for bound in bounds)
@@ -223,6 +230,12 @@ def _wrong_value(value: Any, annotation: Any) -> str | None:
         return f"{value!r} is none of {', '.join(map(repr, literals))}.{nearest(value, map(str, literals))}"
     wanted = dict.fromkeys([*map(repr, literals), *(NAMES_OF_KINDS[kind] for kind in kinds)])
     return f"wanted {' or '.join(wanted)}, got {value!r}"
+
+
+def _is_form_of(value: Any, literal: Any) -> bool:
+    """PEFT's "pissa_niter_[number of iters]" is a form with a number to fill in."""
+    head, bracket, _ = literal.partition("[") if isinstance(literal, str) else ("", "", "")
+    return bool(bracket) and isinstance(value, str) and value.startswith(head) and value[len(head) :].isdigit()
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:

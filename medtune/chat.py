@@ -11,21 +11,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from medtune.convert import RECORD, read_record
 from medtune.data.encode import encode_prompt
 from medtune.data.records import Message
 from medtune.data.templates import PROMPT_TEMPLATE, SYSTEM_TEMPLATE, Template, TokenizerTemplate, resolve_template
 from medtune.errors import EnvironmentFault, ModelError
 from medtune.generate import Completion, Sampling, add_stops, context_length, generate
 from medtune.models.adapter import CONFIG, WEIGHTS
+from medtune.models.checks import check_adapter
 from medtune.models.identity import require_same_base
 from medtune.models.load import DtypeName, has_tokenizer, load_llm, load_tokenizer, model_folder
-from medtune.shards import read_header, read_json
+from medtune.shards import read_header
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-RECORD = "medtune.json"
 CONTINUATION = Template("continuation", instruction="{input}", system="{system}\n", suffix_as_eos=True, sep="\n")
 Notice = Callable[[str], None]
 
@@ -177,7 +178,7 @@ def open_session(
     """
     base = model_folder(llm)
     source = base if adapter is None else Path(adapter).expanduser()
-    record = _record(source)
+    record = read_record(source)
     if adapter is not None:
         _check_adapter(source, base, {} if any_base else record)
     if bits is not None and find_spec("bitsandbytes") is None:
@@ -200,11 +201,6 @@ def open_session(
     if adapter is not None:
         model = _with_adapter(model, source)
     return ChatSession(model, tokenizer, template, text, sampling, on_notice)
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """What training wrote down about a folder; empty for one from elsewhere."""
-    return read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
 
 
 def _check_adapter(adapter: Path, base: Path, record: dict[str, Any]) -> None:
@@ -249,11 +245,12 @@ def _with_adapter(model: PreTrainedModel, folder: Path) -> nn.Module:
     """Put a PEFT adapter on a model. Raises ModelError if they do not fit each other, tensor by tensor."""
     from peft import PeftModel, get_peft_model_state_dict
 
+    check_adapter(folder, [name for name, _ in model.named_modules()])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tensors that are missing: below it is a fault
             tuned = PeftModel.from_pretrained(model, folder)
-    except (ValueError, KeyError, TypeError, RuntimeError) as fault:
+    except Exception as fault:  # PEFT raises nearly everything for a config it did not write
         if type(fault).__name__ == "OutOfMemoryError":
             raise
         raise ModelError(

@@ -18,13 +18,15 @@ from types import ModuleType
 from typing import NoReturn
 
 from medtune import __version__
-from medtune.errors import MedtuneError
+from medtune.errors import MedtuneError, PeerFault, printable
+from medtune.launch import tell_launcher
 
 # Command words -> module with a docstring (its first line is the help), EXAMPLES, add_arguments() and main().
 COMMANDS = {
     "list-cfg": "medtune.commands.list_cfg",
     "copy-cfg": "medtune.commands.copy_cfg",
     "train": "medtune.commands.train",
+    "test": "medtune.commands.test",
     "convert pth_to_hf": "medtune.commands.convert_pth_to_hf",
     "convert merge": "medtune.commands.convert_merge",
     "chat": "medtune.commands.chat",
@@ -59,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     except MedtuneError as fault:
         if debug:
             raise
-        return _fail(str(fault), fault.exit_code)
+        return _fail(str(fault), fault.exit_code, echo=isinstance(fault, PeerFault))
     except KeyboardInterrupt:
         if debug:
             raise
@@ -82,6 +84,7 @@ def _run(words: list[str]) -> int:
     name, rest = _split_command(words)
     module = importlib.import_module(COMMANDS[name])
     args = _parser(name, module).parse_intermixed_args(rest)
+    args.typed = words
     return int(module.main(args) or 0)
 
 
@@ -137,9 +140,11 @@ def _overview() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _fail(message: str, exit_code: int) -> int:
+def _fail(message: str, exit_code: int, echo: bool = False) -> int:
     sys.stdout.flush()
-    print(f"medtune: {message}", file=sys.stderr)
+    message = printable(message)
+    if not tell_launcher(message, exit_code, echo):
+        print(f"medtune: {message}", file=sys.stderr)
     return exit_code
 
 
@@ -162,6 +167,8 @@ def _explain(fault: Exception) -> tuple[str, int]:
         return f"no permission: {place}. Change its mode, or name another.", 3
     if isinstance(fault, (FileExistsError, NotADirectoryError, IsADirectoryError)):
         return f"{place}: a file stands where a folder is wanted, or the other way round. Name another.", 2
+    if isinstance(fault, MemoryError) or "can't allocate memory" in text:
+        return "out of memory. Lower batch_size or max_length, or use a smaller model or a qlora config.", 3
     if type(fault).__name__ == "OutOfMemoryError":
         return (
             "the GPU is out of memory. Lower batch_size or max_length, set use_activation_checkpointing=True, "

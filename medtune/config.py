@@ -125,7 +125,7 @@ def compose(path: Path, seen: tuple[Path, ...] = ()) -> str:
     """
     if path.resolve() in seen:
         raise ConfigError(f"{path}: its _base_ leads back to itself.")
-    text = _read(path)
+    text = read_config(path)
     tree = parse(text, str(path))
     base = base_name(tree, str(path))
     if base is not None:
@@ -133,7 +133,8 @@ def compose(path: Path, seen: tuple[Path, ...] = ()) -> str:
     return _with_local_imports(text, tree, path.resolve().parent)
 
 
-def _read(path: Path) -> str:
+def read_config(path: Path) -> str:
+    """Text of a config file. Raises ConfigError where it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as fault:
@@ -212,7 +213,7 @@ def _place(path: Path, line: str) -> str:
     """FILE:LINE of a line of the flat text, in the config at `path` or its bases; FILE if it came from an override."""
     file: Path | None = path
     while file is not None:
-        text = _read(file)
+        text = read_config(file)
         for number, own in enumerate(text.split("\n"), 1):
             rest = line.removeprefix(own.strip()).strip()  # a base's comment may have been put behind it
             if own.strip() and rest != line and (not rest or rest.startswith("#")):
@@ -276,7 +277,7 @@ def _is_default(name: str, node: ast.stmt) -> bool:
     """True for a base's own setting, left as it is: a config that replaces a part has no use for all of PART 1."""
     value = getattr(node, "value", None)
     for file in base_configs().values():
-        setting = assignments(_read(file)).get(name)
+        setting = assignments(read_config(file)).get(name)
         if setting is not None and value is not None and ast.dump(setting.value) == ast.dump(value):
             return True
     return False

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from medtune.errors import EnvironmentFault, ModelError, UsageError
+from medtune.errors import ModelError, UsageError
+from medtune.files import (
+    MANIFEST,
+    WANTED,
+    check_files,
+    fsync,
+    fsync_tree,
+    read_json,
+    read_manifest,
+    remove,
+    require_space,
+    write_json,
+)
 from medtune.model_card import model_card
 from medtune.models.adapter import CONFIG as ADAPTER_CONFIG
 from medtune.models.adapter import WEIGHTS as ADAPTER_WEIGHTS
@@ -23,9 +34,7 @@ from medtune.shards import (
     copied,
     parse_size,
     read_header,
-    read_json,
     write_file,
-    write_json,
     write_model,
 )
 
@@ -33,7 +42,6 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 VOCABULARY_FILES = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "*.txt", "*.tiktoken")
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 RECORD = "medtune.json"
-MANIFEST = "manifest.json"
 MASTERS = "optimizer.safetensors"
 MASTER_PREFIX = "master."
 SPARE = 64 << 20  # bytes of free disk wanted beyond the weights themselves
@@ -98,37 +106,15 @@ def is_tokenizer_file(name: str) -> bool:
 
 def _checked_files(checkpoint: Path, masters: bool) -> list[str]:
     """Names of the files to read, each compared with the manifest; the training state only as far as it is needed."""
-    wanted = f"wanted a checkpoint folder of `medtune train`, such as epoch_1.pth, with {MANIFEST}"
-    if not checkpoint.exists():
-        raise ModelError(f"{checkpoint}: no such folder; {wanted}.")
-    if not checkpoint.is_dir():
-        raise ModelError(f"{checkpoint}: this is a file; {wanted}.")
-    if not (checkpoint / MANIFEST).exists():
-        raise ModelError(f"{checkpoint}: no {MANIFEST}, so it is not complete or not a checkpoint; {wanted}.")
-    listed = read_json(checkpoint / MANIFEST).get("files")
-    if not isinstance(listed, dict):
-        raise ModelError(f"{checkpoint / MANIFEST}: it lists no files; use another checkpoint.")
+    listed = read_manifest(checkpoint)
     names = [name for name in sorted(listed) if _is_side_file(name) or name in (RECORD, "config.py", ADAPTER_WEIGHTS)]
     names += [name for name in listed if fnmatch(name, "model*.safetensors*") or (masters and name == MASTERS)]
     names = [name for name in names if Path(name).name == name]
-    for name in names:
-        check_file(checkpoint / name, listed[name])
+    check_files(checkpoint, names)
     complete = {ADAPTER_WEIGHTS, ADAPTER_CONFIG} <= set(names) or "config.json" in names
     if RECORD not in names or not complete:
-        raise ModelError(f"{checkpoint / MANIFEST}: neither an adapter nor a model with {RECORD} is in it; {wanted}.")
+        raise ModelError(f"{checkpoint / MANIFEST}: neither an adapter nor a model with {RECORD} is in it; {WANTED}.")
     return names
-
-
-def check_file(file: Path, entry: Any) -> None:
-    """Compare a file with its manifest entry, {"bytes", "sha256"}. Raises ModelError naming it."""
-    if not file.is_file():
-        raise ModelError(f"{file}: missing, though {MANIFEST} lists it; use another checkpoint.")
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    if not isinstance(entry, dict) or digest.hexdigest() != entry.get("sha256"):
-        raise ModelError(f"{file}: damaged, its sha256 is not the one in {MANIFEST}; use another checkpoint.")
 
 
 def _in_fp32(stored: list[StoredTensor], checkpoint: Path, has_masters: bool) -> list[NewTensor]:
@@ -155,6 +141,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     for key in ("base_model", "data", "progress", "versions"):
         if not isinstance(record.setdefault(key, {}), dict):
             raise ModelError(f"{folder / RECORD}: {key!r} must be an object; convert the checkpoint again.")
+    for key in ("system", "prompt_template", "stage", "method"):
+        if not isinstance(record.get(key, ""), str | None):
+            raise ModelError(f"{folder / RECORD}: {key!r} must be a text; convert the checkpoint again.")
     return record
 
 
@@ -182,13 +171,10 @@ def new_folder(out: Path, nbytes: int) -> Iterator[Path]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: already there and not empty; name a new folder, or remove this one first.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(out.parent).free
-    if free < nbytes + SPARE:
-        raise EnvironmentFault(
-            f"{out.parent}: {free / 1e9:.1f} GB free on this disk, {(nbytes + SPARE) / 1e9:.1f} GB needed; "
-            "free some space or write elsewhere."
-        )
+    require_space(out.parent, nbytes + SPARE)
     folder = out.parent / f".{out.name}.partial"
+    if folder.is_symlink():  # never clear what it points to
+        folder.unlink()
     folder.mkdir(exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)  # the lock goes with the process: what a killed one left is free to clear
     try:
@@ -199,8 +185,9 @@ def new_folder(out: Path, nbytes: int) -> Iterator[Path]:
         try:
             _clear(folder)
             yield folder
-            _sync(folder)
+            fsync_tree(folder)
             folder.rename(out)
+            fsync(out.parent)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -210,15 +197,4 @@ def new_folder(out: Path, nbytes: int) -> Iterator[Path]:
 
 def _clear(folder: Path) -> None:
     for file in folder.iterdir():
-        file.unlink()
-
-
-def _sync(folder: Path) -> None:
-    """Have everything on the disk before the name that says it is complete."""
-    for path in [*folder.iterdir(), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            with suppress(OSError):  # some network file systems refuse it for folders
-                os.fsync(handle)
-        finally:
-            os.close(handle)
+        remove(file)

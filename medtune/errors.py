@@ -6,6 +6,7 @@ MedtuneError                 1  our own fault
 │   ├── DataError            2  a data file or one of its rows
 │   └── ModelError           2  a model, adapter or checkpoint folder
 ├── EnvironmentFault         3  the machine: no GPU, full disk, out of memory, a non-finite loss
+│   └── PeerFault            3  another process of the same training ended, or its exit code
 ├── Stopped                 75  stopped on a signal, with a checkpoint saved
 └── Interrupted            130  the same, on Ctrl-C
 
@@ -15,7 +16,10 @@ A message says where, what was got, what was wanted and what to do next, on one 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class MedtuneError(Exception):
@@ -48,6 +52,19 @@ class EnvironmentFault(MedtuneError):
     exit_code = 3
 
 
+class PeerFault(EnvironmentFault):
+    """Another rank of this training failed; this one ends because of it.
+
+    Args:
+        message: the line.
+        exit_code: the other rank's, if it is known.
+    """
+
+    def __init__(self, message: str, exit_code: int = EnvironmentFault.exit_code) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class Stopped(MedtuneError):
     """Training stopped on a signal after saving a checkpoint; the same command continues it."""
 
@@ -58,6 +75,11 @@ class Interrupted(MedtuneError):
     """Training stopped on Ctrl-C after saving a checkpoint."""
 
     exit_code = 130
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: the control characters that it would obey, which a file's names and texts may hold, as \\x1b."""
+    return CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:

@@ -298,7 +298,7 @@ def _steps(model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling) -> 
             **extra,
         )
         logits = output.logits[:, -1].to(device, torch.float32)
-        if torch.isnan(logits).any():
+        if torch.isnan(logits).any() or (logits == torch.inf).any():
             raise EnvironmentFault(
                 "the model's logits are not numbers (NaN). In fp16 they overflow easily: use bf16 or fp32; "
                 "if it stays, the weights themselves are broken."

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from medtune import __version__
 from medtune.convert import RECORD, is_tokenizer_file, new_folder
 from medtune.errors import ModelError
+from medtune.files import write_json
 from medtune.model_card import model_card
 from medtune.models.adapter import LORA_NAME, PREFIX, WEIGHTS
 from medtune.models.identity import fingerprint
 from medtune.models.load import EMBEDDED, model_folder
-from medtune.shards import write_json
 
 if TYPE_CHECKING:
     import torch

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
 SECONDS = 3.0
 NBYTES = 512 << 20
-STATM = Path("/proc/self/statm")  # the first number is this process's pages, in use or only reserved
+PAGE = resource.getpagesize()
+STATM = "/proc/self/statm"  # the first number is this process's pages, in use or only reserved
 
 
 class OverLimit(Exception):
@@ -51,8 +52,9 @@ def _over(*_: Any) -> NoReturn:
 
 def _allow(nbytes: int, memory: tuple[int, int]) -> None:
     try:
-        with STATM.open() as stream:
-            now = int(stream.read().split()[0]) * resource.getpagesize()
+        handle = os.open(STATM, os.O_RDONLY)  # a third of the time of a stream; this runs for every row
+        now = int(os.read(handle, 99).split()[0]) * PAGE
+        os.close(handle)
     except OSError:
         return
     bounds = [limit for limit in (now + nbytes, *memory) if limit != resource.RLIM_INFINITY]

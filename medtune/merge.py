@@ -16,22 +16,22 @@ from typing import Any
 import torch
 
 from medtune.convert import (
-    MANIFEST,
     RECORD,
     TEMPLATE_FILES,
     TOKENIZER_FILES,
-    check_file,
     is_tokenizer_file,
     new_folder,
     read_record,
     with_dtype,
 )
 from medtune.errors import EnvironmentFault, ModelError, UsageError
+from medtune.files import MANIFEST, check_files, read_json, write_json
 from medtune.model_card import model_card
 from medtune.models.adapter import CONFIG, WEIGHTS, Change, merged, read_adapter, resize, untie
+from medtune.models.checks import check_adapter
 from medtune.models.identity import model_tensors, require_same_base
-from medtune.models.load import has_tokenizer
-from medtune.shards import TORCH_NAMES, NewTensor, StoredTensor, copied, parse_size, read_json, write_json, write_model
+from medtune.models.load import has_tokenizer, plain_model
+from medtune.shards import TORCH_NAMES, NewTensor, StoredTensor, copied, parse_size, write_model
 
 DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 LEGAL_FILES = ("LICENSE*", "NOTICE*", "USE_POLICY*")
@@ -154,9 +154,7 @@ def _check_out(out: Path, base: Path, adapter: Path) -> None:
 def _check_manifest(adapter: Path) -> None:
     """A checkpoint folder knows what its files should be."""
     if (adapter / MANIFEST).exists():
-        listed = read_json(adapter / MANIFEST).get("files")
-        for name in (CONFIG, WEIGHTS):
-            check_file(adapter / name, listed.get(name) if isinstance(listed, dict) else None)
+        check_files(adapter, (CONFIG, WEIGHTS))
 
 
 def _base_config(folder: Path) -> dict[str, Any]:
@@ -207,10 +205,20 @@ def _copy_side_files(base: Path, adapter: Path, folder: Path) -> None:
         setting = file.name in (*TOKENIZER_FILES, *TEMPLATE_FILES)
         tokenizer = is_tokenizer_file(file.name) and not (setting and has_tokenizer(adapter))
         if file.is_file() and (legal or tokenizer or file.name == "generation_config.json"):
-            shutil.copyfile(file, folder / file.name)
+            _publish(file, folder)
     for file in sorted(adapter.iterdir()):
         if file.is_file() and is_tokenizer_file(file.name):
-            shutil.copyfile(file, folder / file.name)
+            _publish(file, folder)
+
+
+def _publish(file: Path, folder: Path) -> None:
+    """Copy a file, but never what a link in a download leads to elsewhere; a hub's cache links to its `blobs`."""
+    home = file.parent.resolve()
+    if not file.resolve().is_relative_to(home) and not file.resolve().is_relative_to(home.parent.parent / "blobs"):
+        raise ModelError(
+            f"{file}: a link that leads out of its folder; it is not published. Put the file itself there."
+        )
+    shutil.copyfile(file, folder / file.name)
 
 
 def _write_record(folder: Path, record: dict[str, Any], base: str, dtype: str) -> None:
@@ -235,9 +243,10 @@ def _compare_logits(base: Path, adapter: Path, merged_folder: Path, dtype: str, 
 
     quiet_bitsandbytes()
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
     config = read_json(merged_folder / "config.json")
+    if not isinstance(config.get("vocab_size"), int):
+        raise ModelError(f"{base / 'config.json'}: no vocab_size, so --verify has nothing to ask the model.")
     probe = (torch.arange(1, 65) * 7919 % config["vocab_size"])[None].to(device)
 
     def logits(model: Any) -> torch.Tensor:
@@ -245,7 +254,7 @@ def _compare_logits(base: Path, adapter: Path, merged_folder: Path, dtype: str, 
             return model.eval()(input_ids=probe).logits.float().cpu()
 
     def load(folder: Path) -> Any:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model: Any = plain_model(folder, str(folder), dtype=torch.float32, use_safetensors=True)
         return model.to(device)
 
     with _quiet():
@@ -255,7 +264,11 @@ def _compare_logits(base: Path, adapter: Path, merged_folder: Path, dtype: str, 
         if config.get("tie_word_embeddings") is False and model.config.tie_word_embeddings:
             model.config.tie_word_embeddings = False  # PEFT merges a tied weight into both of its uses
             model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
-        model = PeftModel.from_pretrained(model, adapter)
+        check_adapter(adapter, [name for name, _ in model.named_modules()])
+        try:
+            model = PeftModel.from_pretrained(model, adapter)
+        except Exception as fault:  # PEFT raises nearly everything for a config it did not write
+            raise ModelError(f"--verify: PEFT does not load {adapter} ({type(fault).__name__}).") from None
         wanted = logits(model)
         model = model.merge_and_unload()
         for weight in model.parameters():

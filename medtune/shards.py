@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medtune.errors import ModelError, UsageError
+from medtune.files import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -58,24 +59,6 @@ class NewTensor(NamedTuple):
     def nbytes(self) -> int:
         """Size in bytes."""
         return prod(self.shape) * ITEM_SIZES[self.dtype]
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises ModelError naming the file."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{file}: no such file; is {file.parent} the right folder?") from None
-    except (OSError, ValueError) as fault:
-        raise ModelError(f"{file}: not readable as JSON ({type(fault).__name__}); fetch or write it again.") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{file}: wanted a JSON object, got a {type(found).__name__}; fetch or write it again.")
-    return found
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object, indented, in UTF-8."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def parse_size(text: str) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -106,6 +109,7 @@ def run_loop(
 
     from medtune.data.collate import collate_step
     from medtune.data.sampler import StepSampler
+    from medtune.engine import distributed
     from medtune.engine.loops import TrainLoop
     from medtune.engine.optim import StepOptimWrapper
 
@@ -129,11 +133,14 @@ def run_loop(
         param_schedulers=[],
         call_hook=keep_result,
         raise_if_stopped=lambda: None,
+        signals=(0, 0),
         inputs=SimpleNamespace(val_data=None),
     )
     loader = DataLoader(
         _Lists(samples),
-        batch_sampler=StepSampler(packs, batch_size, accumulative_counts, shuffle=False),
+        batch_sampler=StepSampler(
+            packs, batch_size, accumulative_counts, False, 0, distributed.rank(), distributed.world_size()
+        ),
         collate_fn=collate_step,
     )
     TrainLoop(runner, loader, max_steps=max_steps).run()
@@ -146,6 +153,27 @@ class _Lists:
 
     def __getitem__(self, indices: list[int]) -> list[dict[str, Any]]:
         return [self.samples[i] for i in indices]
+
+
+def ranks(count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """What `function(*args)`, of a module's top level, returns in each of so many gloo processes, by rank."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["medtune.engine.train", "peft"])  # imported once, for all tests
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with ProcessPoolExecutor(count, mp_context=processes) as pool:
+        futures = [pool.submit(_in_rank, rank, count, port, function, args) for rank in range(count)]
+        return [future.result(timeout=120) for future in futures]
+
+
+def _in_rank(rank: int, count: int, port: int, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    from medtune.engine import distributed
+
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    with distributed.process_group("cpu"):
+        return function(*args)
 
 
 def write_questions(file: Path, count: int = 24, seed: int = 0) -> Path:
@@ -212,9 +240,10 @@ def scalars(runner_or_dir: Any, name: str = "loss") -> list[float]:
     return [record[name] for line in lines if name in (record := json.loads(line))]
 
 
-def run_cli(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_cli(*words: str, cwd: Path, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `medtune WORDS` in a process of its own."""
-    return subprocess.run(cli(*words), cwd=cwd, env=cli_environment(**environment), capture_output=True, text=True)
+    env = cli_environment(**environment)
+    return subprocess.run(cli(*words), cwd=cwd, env=env, input=stdin, capture_output=True, text=True)
 
 
 def cli(*words: str) -> list[str]:

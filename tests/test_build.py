@@ -90,8 +90,8 @@ def test_all_faults_are_found_at_once_and_told_one_a_line():
         "optim_wrapper.optimizer.type": "wanted a callable, got 'AdamW'; import it and name it without quotes",
         both: "'trunkate' is none of 'drop', 'truncate', 'split', 'error'. Did you mean 'truncate'",
         both.replace("overflow", "max_length"): "wanted a whole number, got 12.5",
-        "param_scheduler.schedule": "'cosin' is none of 'cosine', 'linear', 'constant', 'wsd'. Did you mean 'cosine'",
-        "train_cfg.val_interval": "wanted a whole number or None, got [1]",
+        "param_scheduler": "lr_schedule 'cosin' is none of 'cosine', 'linear', 'constant', 'wsd'. Did you mean",
+        "default_hooks.validation.interval": "wanted a whole number or None, got [1]",
     }
     assert len(faults) == len(expected)
     for fault in faults:

@@ -128,7 +128,7 @@ def test_each_command_has_help_with_examples_that_begin_with_its_name(run, name)
         (["copy-cfg", TINY], "the following arguments are required: FOLDER"),
         (["train", TINY, "--seed", "many"], "argument --seed: invalid int value: 'many'"),
         (["train", TINY, "--res", "auto"], "unrecognized arguments: --res auto"),
-        (["train"], "the following arguments are required: CONFIG"),
+        (["train"], "name one config"),
     ],
 )
 def test_a_broken_option_is_one_line_that_names_the_help(refused, words, wanted):
@@ -236,6 +236,10 @@ def test_a_fault_on_purpose_is_its_message_and_its_exit_code(refused, failing, f
     [
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(errno.ENOSPC, "No space left", "/full/x"), 3, "the disk is full: /full/x. Free some space"),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), 3, "the disk is full"),
+        (MemoryError(), 3, "out of memory. Lower batch_size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), 3, "out of memory"),
+        (FileExistsError(errno.EEXIST, "File exists", "afile"), 2, "afile: a file stands where a folder is wanted"),
         (OSError(errno.EDQUOT, "Quota", "/full/x"), 3, "the disk is full: /full/x"),
         (PermissionError(errno.EACCES, "Denied", "/root/x"), 3, "no permission: /root/x"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA\nlong"), 3, "the GPU is out of memory. Lower batch_size"),

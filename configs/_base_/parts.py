@@ -9,11 +9,10 @@ from typing import Any
 from mmengine.visualization import LocalVisBackend, TensorboardVisBackend
 from peft import LoraConfig
 
+from medtune.data.readers import read_data
 from medtune.engine.hooks import (
-    CheckpointHook,
     DatasetInfoHook,
     EvaluateChatHook,
-    LoggerHook,
     LossPlotHook,
     ProgressBarHook,
 )
@@ -21,6 +20,11 @@ from medtune.errors import ConfigError, nearest
 from medtune.models.load import load_llm
 
 METHODS = ("full", "lora", "qlora")
+LORA_VARIANTS: dict[str | None, dict[str, Any]] = {
+    "rslora": dict(use_rslora=True),  # alpha / sqrt(r): Kalajdzievski 2023, arXiv 2312.03732
+    "dora": dict(use_dora=True),  # magnitude and direction: Liu et al. 2024, arXiv 2402.09353
+    "pissa": dict(init_lora_weights="pissa_niter_16"),  # principal components: Meng et al. 2024, arXiv 2404.02948
+}
 
 
 def base_llm(
@@ -47,9 +51,22 @@ def base_llm(
 
 
 def adapter(
-    method: str, r: int, lora_alpha: int, lora_dropout: float, target_modules: str | list[str]
+    method: str,
+    r: int,
+    lora_alpha: int,
+    lora_dropout: float,
+    target_modules: str | list[str],
+    variant: str | None = None,
 ) -> dict[str, Any] | None:
     """The LoRA adapter, or None for a full fine-tune. On the command line, target modules are a text with commas."""
+    if variant is not None and variant not in LORA_VARIANTS:
+        raise ConfigError(
+            f"lora_variant {variant!r} is none of {', '.join(LORA_VARIANTS)}.{nearest(variant, LORA_VARIANTS)}"
+        )
+    if variant == "pissa" and method == "qlora":
+        raise ConfigError("lora_variant='pissa' changes the base weights, which qlora keeps quantised. Use 'lora'.")
+    if variant is not None and method == "full":
+        raise ConfigError(f"lora_variant={variant!r} needs method 'lora' or 'qlora'; there is no adapter under 'full'.")
     if method == "full":
         return None
     if r < 1:
@@ -64,17 +81,28 @@ def adapter(
         bias="none",
         target_modules=target_modules,
         task_type="CAUSAL_LM",
+        **LORA_VARIANTS.get(variant, {}),
     )
 
 
-def saving_and_logging(
-    save_steps: int | None, save_total_limit: int | None, logging_interval: int
-) -> dict[str, dict[str, Any]]:
-    """The two hooks that every run has."""
-    return dict(
-        logger=dict(type=LoggerHook, interval=logging_interval),
-        checkpoint=dict(type=CheckpointHook, save_steps=save_steps, save_total_limit=save_total_limit),
-    )
+def validation_data(
+    train_dataset: dict[str, Any], data_path: str | None, max_dataset_length: int | None
+) -> dict[str, Any]:
+    """Validation data, read and encoded as the training data: a file of its own, or the part split off by `val_ratio`.
+
+    With neither, building it gives None.
+    """
+    source = train_dataset.get("dataset")
+    changes: dict[str, Any] = {"part": "val", "max_dataset_length": max_dataset_length}
+    if data_path is None:
+        changes["dataset"] = dict(source) if isinstance(source, dict) else source
+    elif train_dataset.get("val_ratio"):
+        raise ConfigError("val_ratio and val_data_path both name validation data; set one of them.")
+    else:
+        as_training = isinstance(source, dict) and source.get("type") is read_data
+        changes["dataset"] = dict(source if as_training else {"type": read_data}, data_path=data_path)
+        changes["part"] = "all"
+    return dict(train_dataset, **changes)
 
 
 def chat_hooks(

@@ -1,13 +1,15 @@
 """Supervised fine-tuning (full, LoRA or QLoRA) in five parts. Every other SFT config sets names of PART 1."""
 
 from medtune.configs._base_ import parts
-from torch.optim import AdamW
 
 from medtune.data.pipeline import build_dataset, step_dataloader
 from medtune.data.readers import read_data
+from medtune.engine.hooks import CheckpointHook, LoggerHook
 from medtune.engine.loops import TrainLoop
 from medtune.engine.optim import StepOptimWrapper
+from medtune.engine.optimizers import make_optimizer
 from medtune.engine.schedules import warmup_schedule
+from medtune.engine.validation import ValidationHook
 from medtune.models.load import load_tokenizer
 from medtune.models.sft import SupervisedFinetune
 
@@ -30,6 +32,8 @@ lora_r = 64
 lora_alpha = 16
 lora_dropout = 0.1
 lora_target_modules = "all-linear"  # or a list: ["q_proj", "v_proj"]
+lora_variant = None  # rslora, dora or pissa
+neftune_noise_alpha = None  # noise on the input embeddings while training; 5 is usual
 
 # Data
 data_path = "medication-qa"  # a file, a folder, a hub id, or the embedded medication-qa
@@ -45,7 +49,8 @@ pack_to_max_length = True  # lay whole samples together; attention stays inside 
 drop_empty = False  # leave out rows with an empty answer; else they stop the run
 max_train_samples = None  # rows used, drawn by seed
 val_ratio = 0.0  # share of the rows kept for validation, by question
-max_eval_samples = None
+val_data_path = None  # or a file of its own, read as data_path is
+max_eval_samples = None  # rows of the validation data used, drawn by seed
 
 # Scheduler and optimizer
 batch_size = 1  # packs in a forward pass, per device
@@ -53,23 +58,32 @@ accumulative_counts = 16  # forward passes in an optimizer step
 dataloader_num_workers = 0
 max_epochs = 3  # a fraction is allowed
 max_steps = None  # optimizer steps; if set, max_epochs is not used
-optim_type = AdamW
+optim_type = "adamw"  # adamw_8bit, paged_adamw_8bit, paged_adamw_32bit, adafactor, muon, sgd; or a torch class
 lr = 2e-4
 betas = (0.9, 0.999)
 weight_decay = 0
+lora_plus_ratio = None  # rate of every lora_B over that of lora_A; 16 is usual
+paramwise_cfg = None  # rates and decays by parameter: dict(custom_keys={"lora_A": dict(lr_mult=0.5)})
 max_norm = 1  # gradient clipping
-lr_schedule = "cosine"  # cosine, linear, constant or wsd, after the warm-up
+lr_schedule = "cosine"  # cosine, linear, constant or wsd, after the warm-up; or f(step, num_steps, num_warmup_steps)
 warmup_ratio = 0.03
+warmup_steps = None  # if set, warmup_ratio is not used
+min_lr_ratio = 0.0  # rate at the end, as a share of lr
 seed = 42
 
 # Save and log; all intervals are in optimizer steps
 save_steps = None  # None: after each epoch
 save_total_limit = None  # checkpoints kept; None: all
+async_save = False  # True: write a copy while training goes on; takes its size in memory
 logging_interval = 10
+logging_first_step = True
 tensorboard = False  # also write TensorBoard events
 
 # Evaluate during training
-eval_steps = None  # between validations; None: after each epoch
+eval_steps = None  # optimizer steps between validations; None: after each epoch
+eval_batch_size = None  # samples in a forward pass; None: batch_size
+save_best = None  # val_loss or val_accuracy: the best checkpoint is kept, and best_checkpoint names it
+early_stopping_patience = None  # validations in a row without a better one
 evaluation_freq = 500  # between rounds of evaluation_inputs
 evaluation_inputs = []
 evaluation_max_new_tokens = 128
@@ -95,9 +109,10 @@ model = dict(
         trust_remote_code,
         model_revision,
     ),
-    lora=parts.adapter(method, lora_r, lora_alpha, lora_dropout, lora_target_modules),
+    lora=parts.adapter(method, lora_r, lora_alpha, lora_dropout, lora_target_modules, lora_variant),
     use_activation_checkpointing=use_activation_checkpointing,
     torch_dtype=torch_dtype,
+    neftune_noise_alpha=neftune_noise_alpha,
 )
 
 #######################################################################
@@ -129,33 +144,58 @@ train_dataloader = dict(
     seed=seed,
 )
 
-val_dataset = dict(
-    train_dataset,
-    dataset=dict(train_dataset["dataset"]),
-    part="val",
-    max_dataset_length=max_eval_samples,
-)
+val_dataset = parts.validation_data(train_dataset, val_data_path, max_eval_samples)
 
-val_dataloader = dict(type=step_dataloader, dataset=val_dataset, batch_size=batch_size, shuffle=False)
+val_dataloader = dict(
+    type=step_dataloader,
+    dataset=val_dataset,
+    batch_size=batch_size if eval_batch_size is None else eval_batch_size,
+    shuffle=False,
+)
 
 #######################################################################
 #                   PART 4  Scheduler and optimizer                   #
 #######################################################################
 optim_wrapper = dict(
     type=StepOptimWrapper,
-    optimizer=dict(type=optim_type, lr=lr, betas=betas, weight_decay=weight_decay),
+    optimizer=dict(
+        type=make_optimizer,
+        optim_type=optim_type,
+        lr=lr,
+        betas=betas,
+        weight_decay=weight_decay,
+        paramwise_cfg=paramwise_cfg,
+        lora_plus_ratio=lora_plus_ratio,
+    ),
     clip_grad=dict(max_norm=max_norm) if max_norm else None,
     dtype=torch_dtype,
 )
 
-param_scheduler = dict(type=warmup_schedule, schedule=lr_schedule, warmup_ratio=warmup_ratio)
+param_scheduler = dict(
+    type=warmup_schedule,
+    schedule=lr_schedule,
+    warmup_ratio=warmup_ratio,
+    warmup_steps=warmup_steps,
+    min_lr_ratio=min_lr_ratio,
+)
 
-train_cfg = dict(type=TrainLoop, max_epochs=max_epochs, max_steps=max_steps, val_interval=eval_steps)
+train_cfg = dict(type=TrainLoop, max_epochs=max_epochs, max_steps=max_steps)
 
 #######################################################################
 #                           PART 5  Runtime                           #
 #######################################################################
-default_hooks = parts.saving_and_logging(save_steps, save_total_limit, logging_interval)
+default_hooks = dict(
+    logger=dict(type=LoggerHook, interval=logging_interval, log_first_step=logging_first_step),
+    validation=dict(
+        type=ValidationHook,
+        interval=eval_steps,
+        save_best=save_best,
+        early_stopping_patience=early_stopping_patience,
+    ),
+    checkpoint=dict(
+        type=CheckpointHook, save_steps=save_steps, save_total_limit=save_total_limit, async_save=async_save
+    ),
+)
 
 custom_hooks = parts.chat_hooks(
     tokenizer, evaluation_inputs, evaluation_freq, SYSTEM, prompt_template, evaluation_max_new_tokens

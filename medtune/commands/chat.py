@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtune.errors import DataError, nearest
+from medtune.errors import CONTROLS, DataError, nearest, printable
 
 if TYPE_CHECKING:
     from medtune.chat import ChatSession
@@ -36,8 +36,6 @@ HELP = {
 }
 XTUNER_WORDS = {"RESET": "/reset", "EXIT": "/exit"}
 QUOTES = '"""'
-# A terminal obeys control characters; a model's answer may not command it.
-CONTROLS = dict.fromkeys([*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +115,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _notice(text: str) -> None:
-    print(f"[{text}]", file=sys.stderr, flush=True)
+    print(f"[{printable(text)}]", file=sys.stderr, flush=True)
 
 
 class Talk:
@@ -211,7 +209,7 @@ class Talk:
             )
 
     def _write(self, text: str) -> None:
-        print(text.translate(CONTROLS) if self.on_screen else text, end="", flush=True)
+        print(CONTROLS.sub("", text) if self.on_screen else text, end="", flush=True)
 
     def _command(self, line: str) -> bool:
         """Obey a slash command; False means leave."""

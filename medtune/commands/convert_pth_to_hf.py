@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from medtune.errors import printable
+
 EXAMPLES = """\
   medtune convert pth_to_hf med_llama_tiny_lora_medqa_e3 work_dirs/med_llama_tiny_lora_medqa_e3/epoch_3.pth ./hf
   medtune convert pth_to_hf ./my_config.py work_dirs/my_config/iter_500.pth ./hf --fp32"""
@@ -40,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
         files = pth_to_hf(args.checkpoint, args.out, fp32=args.fp32, max_shard_size=args.max_shard_size)
     print(f"wrote {args.out}:")
     for file in files:
-        print(f"  {file.name:<32} {file.stat().st_size:>14,} bytes")
+        print(f"  {printable(file.name):<32} {file.stat().st_size:>14,} bytes")
     return 0
 
 

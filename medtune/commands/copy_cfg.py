@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medtune.config import compose, find
+from medtune.config import compose, find, read_config
 from medtune.errors import UsageError
 
 EXAMPLES = """  medtune copy-cfg internlm_chat_7b_qlora_oasst1_e3 .
@@ -33,7 +33,7 @@ def main(args: argparse.Namespace) -> int:
     target = folder / f"{source.stem}_copy.py"
     if target.exists() and not args.force:
         raise UsageError(f"{target} exists; -f overwrites it.")
-    text = compose(source) if args.expand else source.read_text(encoding="utf-8")
+    text = compose(source) if args.expand else read_config(source)
     folder.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
     print(f"copied to {target}")

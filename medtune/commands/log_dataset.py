@@ -22,7 +22,7 @@ def main(args: argparse.Namespace) -> int:
     """Print the sample."""
     from medtune.commands import load_config
     from medtune.engine.train import prepare_inputs
-    from medtune.errors import UsageError
+    from medtune.errors import UsageError, printable
 
     inputs = prepare_inputs(load_config(args.words))
     samples, tokenizer = inputs.train_dataset.samples, inputs.tokenizer
@@ -37,5 +37,5 @@ def main(args: argparse.Namespace) -> int:
         "labels": lambda: str(labels),
     }
     for name in views if args.show == "all" else [args.show]:
-        print(f"#### {name} of sample {args.index} ({sample['origin']})\n{views[name]()}")
+        print(f"#### {name} of sample {args.index} ({sample['origin']})\n{printable(views[name]())}")
     return 0

@@ -6,6 +6,8 @@ import os
 import sys
 from typing import Any
 
+from medtune.errors import printable
+
 GREEN, RESET = "\033[32m", "\033[0m"
 MARKS = ("[[", "]]")
 
@@ -31,7 +33,7 @@ def paint_sample(sample: dict[str, Any], tokenizer: Any) -> str:
     text, start = "", 0
     for end in range(1, len(ids) + 1):
         if end == len(ids) or trained[end] != trained[start]:
-            piece = tokenizer.decode(ids[start:end])
+            piece = printable(tokenizer.decode(ids[start:end]))
             text += f"{opening}{piece}{closing}" if trained[start] else piece
             start = end
     return text

@@ -8,6 +8,7 @@ them follows.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
 EXAMPLES = """  medtune train ./my_config.py
   medtune train med_llama_tiny_lora_medqa_e3 lr=1e-3 max_epochs=1
   medtune train ./my_config.py data_path=./questions.xlsx "data_columns=dict(input='A', output='D')" --check
-  medtune train ./my_config.py --resume auto"""
+  medtune train ./my_config.py --resume auto
+  NPROC_PER_NODE=2 medtune train ./my_config.py"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """CONFIG, overrides and the options of a run."""
     parser.usage = f"{parser.prog} CONFIG [NAME=VALUE ...] [options]"
-    parser.add_argument("words", metavar="CONFIG", nargs="+", help="config file or name, and settings")
+    parser.add_argument("words", metavar="CONFIG", nargs="*", help="config file or name, and settings")
     parser.add_argument(
         "--cfg-options", metavar="NAME=VALUE", nargs="+", default=[], help="settings, as XTuner has them"
     )
@@ -32,15 +34,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", metavar="PATH|auto", nargs="?", const="auto", help="continue from a checkpoint, or from the newest"
     )
-    parser.add_argument("--resume-anyway", action="store_true", help="though data, batch or base model differ")
+    parser.add_argument("--resume-anyway", action="store_true", help="though settings or data differ; keeps the checkpoint's lr")
     parser.add_argument("--overwrite", action="store_true", help="move an earlier run in the work dir aside")
     parser.add_argument("--check", action="store_true", help="check config and data, show a sample, train nothing")
 
 
 def main(args: argparse.Namespace) -> int:
     """Train."""
+    from medtune import launch
     from medtune.commands import load_config
 
+    layout = None if args.check else launch.wanted(os.environ)
+    if layout is not None:
+        return launch.launch(args.typed, layout)
+    launch.end_with_launcher()
     overrides = [f"seed={args.seed}"] if args.seed is not None else []
     words, resume = _resume_target(args)
     config = load_config([*words, *args.cfg_options, *overrides])
@@ -56,8 +63,11 @@ def main(args: argparse.Namespace) -> int:
 
 def _resume_target(args: argparse.Namespace) -> tuple[list[str], str | None]:
     """`--resume CONFIG` took the config for its path: give it back; `--resume` alone means auto."""
-    if args.resume and args.resume != "auto" and (args.resume.endswith(".py") or "=" in args.resume):
-        return [*args.words, args.resume], "auto"
+    from medtune.config import builtin_configs
+
+    word = args.resume or ""
+    if not Path(word).is_dir() and (word.endswith(".py") or "=" in word or word in builtin_configs()):
+        return [*args.words, word], "auto"
     return args.words, args.resume
 
 

@@ -248,6 +248,25 @@ def detect(fields: Any) -> str:
     )
 
 
+def named_map_fn(spec: str | MapFn) -> MapFn:
+    """The map function of a name, or the function itself.
+
+    Raises:
+        DataError: unknown name, or something else.
+    """
+    if isinstance(spec, str):
+        name = spec.removesuffix("_map_fn")
+        if name not in DATASET_FORMATS:
+            raise DataError(
+                f"unknown dataset_map_fn {spec!r}.{nearest(name, DATASET_FORMATS)} "
+                "`medtune list-dataset-format` lists them all."
+            )
+        return DATASET_FORMATS[name]
+    if not callable(spec):
+        raise DataError(f"dataset_map_fn must be None, a format's name or a function, got a {type(spec).__name__}.")
+    return spec
+
+
 def resolve_map_fn(spec: str | MapFn | None, first: Row) -> MapFn:
     """Find the map function for a data file and check it against the file's first row.
 
@@ -263,16 +282,7 @@ def resolve_map_fn(spec: str | MapFn | None, first: Row) -> MapFn:
             return DATASET_FORMATS[detect(first.fields)]
         except DataError as fault:
             return _detect_by_header(first, fault)
-    if isinstance(spec, str):
-        name = spec.removesuffix("_map_fn")
-        if name not in DATASET_FORMATS:
-            raise DataError(
-                f"unknown dataset_map_fn {spec!r}.{nearest(name, DATASET_FORMATS)} "
-                "`medtune list-dataset-format` lists them all."
-            )
-        spec = DATASET_FORMATS[name]
-    elif not callable(spec):
-        raise DataError(f"dataset_map_fn must be None, a format's name or a function, got a {type(spec).__name__}.")
+    spec = named_map_fn(spec)
     try:
         spec(first.fields)
     except KeyError as fault:

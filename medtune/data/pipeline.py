@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from medtune.build import Count, Share, Within, checked_by
 from medtune.data.collate import StepBatch, collate_step
 from medtune.data.encode import EncodedSamples, EncodeReport, encode
-from medtune.data.map_fns import apply_map_fn, resolve_map_fn
+from medtune.data.map_fns import apply_map_fn, named_map_fn, resolve_map_fn
 from medtune.data.packing import plan_packs
 from medtune.data.readers import rows_of
 from medtune.data.records import Conversation, Message
@@ -91,7 +91,11 @@ class DatasetReport:
         return lines
 
 
-def _precheck_dataset(prompt_template: Any = None, val_ratio: float = 0.0, **_: Any) -> None:
+def _precheck_dataset(
+    prompt_template: Any = None, val_ratio: float = 0.0, dataset_map_fn: Any = None, **_: Any
+) -> None:
+    if dataset_map_fn is not None:
+        named_map_fn(dataset_map_fn)
     if not 0 <= val_ratio < 1:
         raise ConfigError(f"val_ratio={val_ratio}: wanted a share of the rows, 0 or more and less than 1.")
     if isinstance(prompt_template, str) and prompt_template not in PROMPT_TEMPLATE:
@@ -112,7 +116,7 @@ def build_dataset(
     drop_empty: bool = False,
     max_dataset_length: Count | None = None,
     val_ratio: Share = 0.0,
-    part: Literal["train", "val"] = "train",
+    part: Literal["train", "val", "all"] = "train",
     seed: int = 0,
 ) -> TrainingData | None:
     """Read, map, render, encode and pack a data set.
@@ -130,7 +134,8 @@ def build_dataset(
         drop_empty: leave out rows whose answer is empty; else they are a fault.
         max_dataset_length: use only this many rows, drawn by seed.
         val_ratio: share of the rows (0 to 1) set aside for validation, by question, so that repeats never straddle.
-        part: which side of that split this is. "val" with `val_ratio` 0 is no data: None.
+        part: which side of that split this is. "val" with `val_ratio` 0 is no data: None. "all" is data to validate
+            with, not split. Validation data is not packed.
         seed: of the draw, the split and the packing.
 
     Raises:
@@ -144,7 +149,7 @@ def build_dataset(
     dropped: Counter[str] = Counter()
     conversations = _without_empty(conversations, drop_empty, dropped)
     num_repeated = 0
-    if val_ratio:
+    if val_ratio and part != "all":
         train, val, num_repeated = split_by_question(conversations, 1.0 - val_ratio, seed)
         conversations, others = (train, val) if part == "train" else (val, train)
         dropped["set aside for validation" if part == "train" else "used for training"] += len(others)
@@ -156,7 +161,7 @@ def build_dataset(
     samples, told = encode(conversations, template, tokenizer, max_length, overflow)
     if not len(samples):
         reasons = ", ".join(f"{n} {why}" for why, n in (dropped + Counter(told.dropped)).items()) or "none"
-        use = "train on" if part == "train" else "validate with; raise val_ratio"
+        use = {"train": "train on", "val": "validate with; raise val_ratio", "all": "validate with"}[part]
         raise DataError(f"no sample is left to {use}: {num_rows} rows read, left out: {reasons}.")
     report = DatasetReport(map_name, _template_name(template), num_rows, num_repeated, told, dropped=dropped)
     packs = _packs(samples, max_length, pack_to_max_length and part == "train", seed, report)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from medtune.build import checked_by
 from medtune.data.decoding import open_text
 from medtune.data.records import Row
 from medtune.data.tables import read_csv, read_xlsx
-from medtune.errors import DataError, UsageError, nearest
+from medtune.errors import DataError, UsageError, nearest, printable
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EMBEDDED = {"medication-qa": ASSETS / "medication_qa.xlsx"}
@@ -58,8 +58,8 @@ def read_data(
     columns: Mapping[str, str] | None = None,
     split: str = "train",
     encoding: str | None = None,
-) -> Iterator[Row]:
-    """Yield the rows of a data set.
+) -> Rows:
+    """Name the rows of a data set; they are read when they are looped over.
 
     Args:
         data_path: a file (xlsx, csv, tsv, json, jsonl, txt, parquet, arrow), a folder of such files, the name of an
@@ -75,14 +75,30 @@ def read_data(
     Raises:
         DataError: what is missing or broken, with its place and what there is instead.
     """
+    require_data(data_path)
+    return Rows(lambda: _read(data_path, sheet, columns, split, encoding))
+
+
+class Rows:
+    """Rows of a data set; every loop over them reads it anew."""
+
+    def __init__(self, read: Callable[[], Iterator[Row]]) -> None:
+        self._read = read
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._read()
+
+
+def _read(
+    data_path: str | Path, sheet: str | None, columns: Mapping[str, str] | None, split: str, encoding: str | None
+) -> Iterator[Row]:
     if hub_file := HUB_FILE.fullmatch(str(data_path)):
         return _read_file(_download(*hub_file.groups()), str(data_path), sheet, columns, encoding)
     path = EMBEDDED.get(str(data_path)) or Path(data_path).expanduser()
     if path.is_file():
-        return _read_file(path, path.name, sheet, columns, encoding)
+        return _read_file(path, _shown(path.name), sheet, columns, encoding)
     if path.is_dir():
         return _read_folder(path, sheet, columns, split, encoding)
-    require_data(data_path)
     return _read_hub(data_path, columns, split)
 
 
@@ -138,9 +154,7 @@ def _read_folder(
     folder: Path, sheet: str | None, columns: Mapping[str, str] | None, split: str, encoding: str | None
 ) -> Iterator[Row]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():  # Dataset.save_to_disk
-        from datasets import load_from_disk
-
-        yield from rows_of(load_from_disk(str(folder)), split, columns, name=folder.name)
+        yield from _read_saved_dataset(folder, columns, split)
         return
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix.lower() in SUFFIXES]
     names = {path.relative_to(folder).as_posix(): path for path in files if path.stem.lower() not in NOT_DATA}
@@ -148,7 +162,24 @@ def _read_folder(
     if not names:
         raise DataError(f"{folder}: no data file in this folder; known are {', '.join(SUFFIXES)}.")
     for name in _files_of_split(list(names), split, folder):
-        yield from _read_file(names[name], name, sheet, columns, encoding)
+        yield from _read_file(names[name], _shown(name), sheet, columns, encoding)
+
+
+def _read_saved_dataset(folder: Path, columns: Mapping[str, str] | None, split: str) -> Iterator[Row]:
+    """Rows of what `Dataset.save_to_disk` wrote."""
+    from datasets import load_from_disk
+
+    try:
+        yield from rows_of(load_from_disk(str(folder)), split, columns, name=_shown(folder.name))
+    except DataError:
+        raise
+    except Exception as fault:  # datasets and pyarrow each raise their own
+        raise DataError(f"{folder}: not a data set that `datasets` can load ({type(fault).__name__}).") from None
+
+
+def _shown(name: str) -> str:
+    """A file's name as messages have it, on one line."""
+    return printable(name).replace("\n", "\\n")
 
 
 def _files_of_split(names: list[str], split: str, folder: Path) -> list[str]:
@@ -277,8 +308,8 @@ def _read_arrow(path: Path, name: str) -> Iterator[Row]:
         values = (value for batch in batches for value in batch.to_pylist())
         for index, value in enumerate(values):
             yield _row(value, f"{name}[{index}]")
-    except pyarrow.ArrowInvalid as fault:
-        raise DataError(f"{name}: not a readable {path.suffix[1:]} file; it may be cut short.") from fault
+    except (pyarrow.ArrowException, OSError, ValueError):
+        raise DataError(f"{name}: not a readable {path.suffix[1:]} file; it may be cut short.") from None
 
 
 def _row(value: Any, origin: str) -> Row:

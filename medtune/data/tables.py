@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import re
@@ -12,12 +13,15 @@ from typing import Any
 
 from medtune.data.decoding import open_text
 from medtune.data.records import Row
-from medtune.errors import DataError, nearest
+from medtune.errors import DataError, nearest, printable
 
 Grid = Iterator[tuple[int, list[str]]]
 """(row number in the file, from 1; the cells) pairs."""
 
 DELIMITERS = ",\t;|"
+MOST_UNPACKED = 4 << 30  # bytes of a workbook; XML packs to a tenth, repeated rows to a fiftieth
+SMALL = 64 << 20
+HIGHEST_RATIO = 200
 
 
 def read_xlsx(path: Path, name: str, sheet: str | None, columns: Mapping[str, str] | None) -> Iterator[Row]:
@@ -32,23 +36,38 @@ def read_xlsx(path: Path, name: str, sheet: str | None, columns: Mapping[str, st
         DataError: not an xlsx file, no such sheet or column, several sheets and none named.
     """
     import openpyxl
-    from openpyxl.utils.exceptions import InvalidFileException
 
-    try:
+    with _readable(name):
+        _check_size(path, name)
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError) as fault:
-        raise DataError(
-            f"{name}: not a readable xlsx file ({type(fault).__name__}); it may be damaged, or locked by a password. "
-            "Save it again as .xlsx without a password."
-        ) from fault
-    try:
+    with contextlib.closing(book), _readable(name):
         page = _find_sheet({page.title: page for page in book.worksheets}, sheet, name)
         page.reset_dimensions()  # some programs write a size of A1:A1, and openpyxl would believe it
         grid = enumerate(([cell_text(value) for value in cells] for cells in page.iter_rows(values_only=True)), 1)
-        where = f"{name}!{page.title}"
+        where = f"{name}!{printable(page.title)}"
         yield from _table(grid, columns, where, lambda number, letter: f"{where}!{letter}{number}")
-    finally:
-        book.close()
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Inside, what openpyxl makes of a damaged workbook, which is nearly everything, is a DataError without its text."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as fault:
+        raise DataError(
+            f"{name}: not a readable xlsx file ({type(fault).__name__}); it may be damaged, or locked by a password. "
+            "Save it again as .xlsx without a password."
+        ) from None
+
+
+def _check_size(path: Path, name: str) -> None:
+    """Refuse a file of a few bytes that unpacks to gigabytes."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    if size > MOST_UNPACKED or (size > SMALL and size > HIGHEST_RATIO * path.stat().st_size):
+        raise DataError(f"{name}: it unpacks to {size / 1e6:,.0f} MB, which no table needs. Save it as .csv instead.")
 
 
 def read_csv(path: Path, name: str, encoding: str | None, columns: Mapping[str, str] | None) -> Iterator[Row]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
+from medtune.data.chat_template import TemplateFault, render_chat_template
 from medtune.data.records import Message
 from medtune.data.template_table import SYSTEM_TEMPLATE, TEMPLATES, NameTable
 from medtune.errors import ConfigError, DataError, nearest
@@ -212,24 +213,13 @@ class TokenizerTemplate:
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendered:
         """The text and, with marks, the (start, end) characters they enclose."""
-        from jinja2 import TemplateError
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        rendered: Any  # transformers declares a str, and returns the texts and the spans
         try:
-            rendered = render_jinja_template(
-                conversations=[[{"role": message.role, "content": message.content} for message in messages]],
-                chat_template=self.chat_template,
-                return_assistant_tokens_mask=self.marked,
-                add_generation_prompt=add_generation_prompt,
-                **self._variables,
+            return render_chat_template(
+                self.chat_template, messages, self._variables, self.marked, add_generation_prompt
             )
-        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as fault:
-            # A template may put the row's text into its message, so only what is written in the template is shown.
-            said = f" ({fault})" if str(fault) in self.chat_template else ""
+        except TemplateFault as fault:
+            said = f" ({fault})" if str(fault) else ""
             raise DataError(f"{self.name}: its chat template refuses this conversation{said}. {_ADVICE}") from None
-        texts, spans = rendered
-        return texts[0], spans[0] if self.marked else []
 
     def _spans_by_prefix(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendered:
         text, _ = self._render(messages, add_generation_prompt)

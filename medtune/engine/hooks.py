@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import resource
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ from medtune.build import Count
 from medtune.data.encode import encode_prompt
 from medtune.data.records import Message
 from medtune.data.templates import Template, resolve_template
-from medtune.engine import checkpoint
+from medtune.engine import checkpoint, distributed
 from medtune.engine.loops import StepResult
+from medtune.files import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,6 +37,8 @@ class LoggerHook(Hook):
     Args:
         interval: optimizer steps between two lines.
         log_first_step: also after the first step.
+
+    At the end it writes `train_results.json`: sums and means over the whole training, restarts included.
     """
 
     priority = "BELOW_NORMAL"
@@ -43,27 +46,29 @@ class LoggerHook(Hook):
     def __init__(self, interval: Count = 10, log_first_step: bool = True) -> None:
         self.interval = interval
         self.log_first_step = log_first_step
-        self.window: list[StepResult] = []
+        self.window = Sums()
+        self.total = Sums()
+        self.latest: StepResult | None = None
 
     def after_train_iter(self, runner: MedtuneRunner, batch_idx: int, data_batch: Any, outputs: Any) -> None:  # type: ignore[override]
         """Keep the step; write when the interval is full. Only then is the device waited for."""
-        self.window.append(outputs)
+        self.latest = outputs
+        self.window.add(outputs)
+        self.total.add(outputs)
         step, last = runner.loop.iter, runner.loop.num_steps
         if step % self.interval == 0 or step == last or (step == 1 and self.log_first_step):
-            self._write(runner)
-            self.window.clear()
+            self._write(runner, outputs)
 
-    def _write(self, runner: MedtuneRunner) -> None:
+    def _write(self, runner: MedtuneRunner, latest: StepResult) -> None:
         loop, window = runner.loop, self.window
-        seconds = sum(r.seconds for r in window)
-        num_units = sum(r.num_units for r in window)
+        self.window = Sums()
         scalars = {
-            "lr": window[-1].lr,
-            "loss": float(sum(r.loss_sum.double() for r in window)) / max(num_units, 1),
-            "grad_norm": float(window[-1].grad_norm),
-            "time": seconds / len(window),
-            "data_time": sum(r.data_seconds for r in window) / len(window),
-            "tokens_per_sec": sum(r.num_tokens for r in window) / max(seconds, 1e-9),
+            "lr": latest.lr,
+            "loss": float(window.loss_sum) / max(window.num_units, 1),
+            "grad_norm": float(latest.grad_norm),
+            "time": window.seconds / window.num_steps,
+            "data_time": window.data_seconds / window.num_steps,
+            "tokens_per_sec": window.num_tokens / max(window.seconds, 1e-9),
             "memory": peak_memory_mb(),
             "epoch": round(loop.fractional_epoch, 4),
             "tokens": loop.progress.num_tokens,
@@ -84,12 +89,63 @@ class LoggerHook(Hook):
     def after_val_epoch(self, runner: MedtuneRunner, metrics: dict[str, float] | None = None) -> None:  # type: ignore[override]
         """Write the validation's metrics."""
         metrics = metrics or {}
-        runner.metrics.update(metrics)
         loop = runner.loop
         told = "  ".join(f"{k}: {v:.4f}" for k, v in metrics.items() if k != "val_tokens")
         runner.logger.info(f"Iter(val) [{loop.iter}/{loop.num_steps}]  {told}")
         scalars = {**metrics, "epoch": round(loop.fractional_epoch, 4)}
         runner.visualizer.add_scalars(scalars, step=loop.iter, file_path=f"{runner.timestamp}.json")
+
+    def after_train(self, runner: MedtuneRunner) -> None:  # type: ignore[override]
+        """Write what an early stop left unwritten, and `train_results.json`."""
+        if self.latest is not None and self.window.num_steps:
+            self._write(runner, self.latest)
+        total, progress = self.total, runner.loop.progress
+        results = {
+            "loss": float(total.loss_sum) / max(total.num_units, 1),
+            "steps": progress.step,
+            "skipped_steps": progress.num_skipped,
+            "epochs": round(runner.loop.fractional_epoch, 4),
+            "tokens": progress.num_tokens,
+            "trained_tokens": progress.num_units,
+            "samples": progress.num_samples,
+            "seconds": round(total.seconds, 3),
+            "tokens_per_sec": round(total.num_tokens / max(total.seconds, 1e-9), 3),
+        }
+        if distributed.is_main():
+            write_json(Path(runner.work_dir) / "train_results.json", results)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know, as plain values: an interval may be half full."""
+        return {"window": self.window.as_dict(), "total": self.total.as_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.window, self.total = Sums(**state["window"]), Sums(**state["total"])
+
+
+@dataclass
+class Sums:
+    """Sums over optimizer steps. `loss_sum` stays on the device until it is read."""
+
+    loss_sum: torch.Tensor | float = 0.0
+    num_steps: int = 0
+    num_units: int = 0
+    num_tokens: int = 0
+    seconds: float = 0.0
+    data_seconds: float = 0.0
+
+    def add(self, step: StepResult) -> None:
+        """Add one step."""
+        self.loss_sum = self.loss_sum + step.loss_sum.double()
+        self.num_steps += 1
+        self.num_units += step.num_units
+        self.num_tokens += step.num_tokens
+        self.seconds += step.seconds
+        self.data_seconds += step.data_seconds
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain numbers; reading the loss waits for the device."""
+        return {**vars(self), "loss_sum": float(self.loss_sum)}
 
 
 def peak_memory_mb() -> int:
@@ -103,43 +159,74 @@ def peak_memory_mb() -> int:
 class CheckpointHook(Hook):
     """Saves after each epoch (`epoch_1.pth`), or every `save_steps` steps (`iter_500.pth`), and at the end.
 
+    A step that `ValidationHook` finds the best so far is saved too, and `best_checkpoint` names it.
+
     Args:
         save_steps: optimizer steps between checkpoints; None is after each epoch.
-        save_total_limit: checkpoints kept; older ones go once the new one is verified. None keeps all.
+        save_total_limit: checkpoints kept; older ones go once the new one is verified. None keeps all. The best one is
+            kept beside them.
+        async_save: copy the training's state and write it while training goes on, one checkpoint at a time. A fault
+            of that ends the training after the next step. The copy takes as much memory as the checkpoint.
     """
 
     priority = "VERY_LOW"
 
-    def __init__(self, save_steps: Count | None = None, save_total_limit: Count | None = None) -> None:
+    def __init__(
+        self, save_steps: Count | None = None, save_total_limit: Count | None = None, async_save: bool = False
+    ) -> None:
         self.save_steps = save_steps
         self.save_total_limit = save_total_limit
+        self.async_save = async_save
         self.last_saved = -1
+        self.last_folder = Path()
+
+    def before_train(self, runner: MedtuneRunner) -> None:  # type: ignore[override]
+        """Name the best, if the run was killed between saving it and that."""
+        runner.saver.in_background = self.async_save
+        folder = runner.resumed_from
+        if folder and folder.parent == runner.folder and runner.best_step == runner.loop.iter:
+            checkpoint.point_last_to(folder, checkpoint.BEST)
 
     def after_train_iter(self, runner: MedtuneRunner, batch_idx: int, data_batch: Any, outputs: Any) -> None:  # type: ignore[override]
-        """Save at the interval."""
-        if self.save_steps and runner.loop.iter % self.save_steps == 0:
-            self._save(runner, f"iter_{runner.loop.iter}.pth")
+        """Save at the interval, and the best step; a best one that ends an epoch is saved under the epoch's name."""
+        runner.saver.check()
+        step, loop = runner.loop.iter, runner.loop
+        ends_epoch = not self.save_steps and loop.progress.step_in_epoch == loop.steps_per_epoch
+        if (self.save_steps and step % self.save_steps == 0) or (runner.best_step == step and not ends_epoch):
+            self._save(runner, f"iter_{step}.pth")
 
     def after_train_epoch(self, runner: MedtuneRunner) -> None:  # type: ignore[override]
         """Save after an epoch that is complete."""
         if not self.save_steps and runner.loop.progress.step_in_epoch == 0:
             self._save(runner, f"epoch_{runner.loop.epoch}.pth")
+        elif runner.best_step == runner.loop.iter:
+            self._save(runner, f"iter_{runner.loop.iter}.pth")
 
     def after_train(self, runner: MedtuneRunner) -> None:  # type: ignore[override]
         """Save the end, if nothing has."""
-        if self.last_saved != runner.loop.iter:
-            self._save(runner, f"iter_{runner.loop.iter}.pth")
+        self._save(runner, f"iter_{runner.loop.iter}.pth")
 
     def _save(self, runner: MedtuneRunner, name: str) -> None:
-        saved = runner.save_checkpoint(runner.work_dir, name)
+        """Save this step under `name`, unless it is saved; name it the best if it is; remove what is over the limit."""
+        is_best = runner.best_step == runner.loop.iter
+
+        def then(saved: Path) -> None:
+            self._tidy(runner, saved, is_best)
+
+        if self.last_saved == runner.loop.iter:
+            if distributed.is_main():
+                runner.saver.run(lambda: then(self.last_folder))
+            return
+        self.last_folder = runner.save_checkpoint(runner.work_dir, name, then)
         self.last_saved = runner.loop.iter
+
+    def _tidy(self, runner: MedtuneRunner, saved: Path, is_best: bool) -> None:
+        if is_best:
+            checkpoint.point_last_to(saved, checkpoint.BEST)
         if self.save_total_limit:
-            old = [f for f in checkpoint.find_checkpoints(runner.folder) if f != saved]
-            surplus = old[max(self.save_total_limit, 1) - 1 :]
-            if surplus:
-                checkpoint.verify(saved)
-            for folder in surplus:
-                shutil.rmtree(folder)
+            best = checkpoint.best_of(runner.folder)
+            spare = [best.name] if best else []
+            for folder in checkpoint.remove_surplus(saved, self.save_total_limit, spare, runner.logger.warning):
                 runner.logger.info(f"removed {folder.name} (save_total_limit={self.save_total_limit})")
 
 
@@ -200,7 +287,7 @@ class EvaluateChatHook(Hook):
         """Answer all questions in one batch, greedily, and write them to `vis_data/eval_outputs_iter_N.txt`."""
         from medtune.generate import Sampling, add_stops, generate
 
-        if not self.questions or self.last_step == runner.loop.iter:
+        if not self.questions or self.last_step == runner.loop.iter or not distributed.is_main():
             return
         self.last_step = runner.loop.iter
         system = [Message("system", self.system)] if self.system else []
@@ -260,4 +347,5 @@ class LossPlotHook(Hook):
         """Draw."""
         from medtune.engine.plot import plot_loss
 
-        plot_loss(runner.folder, Path(runner.work_dir) / "loss.png")
+        if distributed.is_main():
+            plot_loss(runner.folder, Path(runner.work_dir) / "loss.png")

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
 from medtune.build import Count, Positive
 from medtune.data.collate import StepBatch
 from medtune.data.sampler import StepSampler
+from medtune.engine import distributed
 from medtune.errors import EnvironmentFault
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ class Progress:
     num_tokens: int = 0
     num_units: int = 0
     num_samples: int = 0
+    num_skipped: int = 0
+    """Steps without a trained token: counted, with the weights left alone."""
 
     def as_dict(self) -> dict[str, int]:
         """Plain numbers, for `state.json`."""
@@ -64,7 +65,6 @@ class TrainLoop(BaseLoop):
         dataloader: from `step_dataloader`.
         max_epochs: passes over the data; a fraction is allowed.
         max_steps: optimizer steps; if given, it decides and `max_epochs` does not.
-        val_interval: optimizer steps between validations; None is after each epoch.
     """
 
     runner: MedtuneRunner
@@ -75,14 +75,15 @@ class TrainLoop(BaseLoop):
         dataloader: DataLoader[StepBatch],
         max_epochs: Positive = 1,
         max_steps: Count | None = None,
-        val_interval: Count | None = None,
     ) -> None:
         super().__init__(runner, dataloader)
         self.sampler: StepSampler = dataloader.batch_sampler  # type: ignore[assignment]
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.num_steps = max_steps or max(1, round(max_epochs * self.steps_per_epoch))
-        self.val_interval = val_interval
         self.progress = Progress()
+        self.signals = [0, 0]
+        """Of all ranks, when the latest step began: Ctrl-C, and others."""
+        self.stopped_early = False
 
     # mmengine hooks read these names; here all of them count optimizer steps.
     @property
@@ -110,19 +111,22 @@ class TrainLoop(BaseLoop):
         """Passes over the data so far."""
         return self.progress.epoch + self.progress.step_in_epoch / self.steps_per_epoch
 
+    @property
+    def ended(self) -> bool:
+        """True when no further step is to be taken: all are done, or a hook has set `stopped_early`."""
+        return self.stopped_early or self.progress.step >= self.num_steps
+
     def run(self) -> torch.nn.Module:
         """Train to the end, from wherever `progress` stands."""
         runner = self.runner
         runner.call_hook("before_train")
         runner.model.train()
-        while self.progress.step < self.num_steps:
+        while not self.ended:
             runner.call_hook("before_train_epoch")
             self._run_epoch()
             if self.progress.step_in_epoch == self.steps_per_epoch:
                 self.progress.epoch += 1
                 self.progress.step_in_epoch = 0
-            if self.val_interval is None:
-                self.validate()
             runner.call_hook("after_train_epoch")
         runner.call_hook("after_train")
         return runner.model
@@ -138,10 +142,8 @@ class TrainLoop(BaseLoop):
             self.runner.call_hook(
                 "after_train_iter", batch_idx=self.progress.step - 1, data_batch=batch, outputs=result
             )
-            if self.val_interval and self.progress.step % self.val_interval == 0:
-                self.validate()
             self.runner.raise_if_stopped()
-            if self.progress.step >= self.num_steps:
+            if self.ended:
                 return
             started = time.perf_counter()
 
@@ -152,25 +154,27 @@ class TrainLoop(BaseLoop):
         progress.num_tokens += result.num_tokens
         progress.num_units += result.num_units
         progress.num_samples += result.num_samples
+        progress.num_skipped += result.num_units == 0
 
     def _run_step(self, batch: StepBatch, started: float, loaded: float) -> StepResult:
         """Forward and backward over the micro-batches, then one optimizer step."""
         model, optim = self.runner.model, self.runner.optim_wrapper
-        num_units, num_tokens, num_samples = _over_ranks(batch.num_units, batch.num_tokens, batch.num_samples)
+        counts = (batch.num_units, batch.num_tokens, batch.num_samples)
+        num_units, num_tokens, num_samples, *self.signals = distributed.sum_counts(*counts, *self.runner.signals)
+        if num_units == 0:
+            return self._skip_step(num_tokens, num_samples, started, loaded)
         loss_sum = torch.zeros((), device=model.device)
         for micro in batch.micro_batches:
             output = model(micro.to(model.device))
             optim.backward(output.loss_sum / num_units)
             loss_sum += output.loss_sum.detach()
+        own_loss = loss_sum.clone()
+        distributed.sum_over_ranks(loss_sum)
+        distributed.reduce_gradients(p for group in optim.param_groups for p in group["params"])
         grad_norm = optim.clip()
         measured = loss_sum if optim.scaler.is_enabled() else loss_sum + grad_norm  # fp16 skips such a gradient
         if not torch.isfinite(measured):  # the one wait for the device in a step
-            rows = ", ".join(dict.fromkeys(o for m in batch.micro_batches for o in m.origins))
-            raise EnvironmentFault(
-                f"the loss is {loss_sum.item()} and the gradient's norm {grad_norm.item()} at step "
-                f"{self.progress.step + 1}; the weights were not touched. Rows: {rows[:500]}. "
-                "Lower lr, or use torch_dtype='bf16' or 'fp32'."
-            )
+            raise self._runaway(batch, own_loss, loss_sum, grad_norm)
         lr = optim.param_groups[0]["lr"]
         optim.step()
         for scheduler in self.runner.param_schedulers:
@@ -180,40 +184,29 @@ class TrainLoop(BaseLoop):
             loss_sum, num_units, num_tokens, num_samples, grad_norm.detach(), lr, seconds, loaded - started
         )
 
-    def validate(self) -> dict[str, float] | None:
-        """Loss and accuracy over the validation data, per trained token; None without such data."""
-        loader = self.runner.inputs.val_data
-        if loader is None:
-            return None
-        model = self.runner.model
-        self.runner.call_hook("before_val")
-        model.eval()
-        loss_sum = torch.zeros((), dtype=torch.float64)
-        num_correct = num_units = 0
-        with torch.no_grad():
-            for batch in loader:
-                for micro in batch.micro_batches:
-                    output = model(micro.to(model.device))
-                    loss_sum += output.loss_sum.double().cpu()
-                    num_correct += int(output.logs["correct"])
-                    num_units += output.num_units
-        model.train()
-        loss = loss_sum.item() / num_units
-        metrics = {
-            "val_loss": loss,
-            "val_perplexity": math.exp(min(loss, 700.0)),
-            "val_accuracy": num_correct / num_units,
-            "val_tokens": float(num_units),
-        }
-        self.runner.call_hook("after_val_epoch", metrics=metrics)
-        self.runner.call_hook("after_val")
-        return metrics
+    def _skip_step(self, num_tokens: int, num_samples: int, started: float, loaded: float) -> StepResult:
+        """A step without a unit on any rank: there is no mean to take, and Adam's momentum would move the weights.
 
+        `data.encode` leaves no sample without a trained token, so only a data set of another make can bring one. The
+        step counts, in the schedule too; the weights and the optimizer's state stay.
+        """
+        zero = torch.zeros((), device=self.runner.model.device)
+        lr = self.runner.optim_wrapper.param_groups[0]["lr"]
+        for scheduler in self.runner.param_schedulers:
+            scheduler.step()
+        seconds = time.perf_counter() - started
+        return StepResult(zero, 0, num_tokens, num_samples, zero, lr, seconds, loaded - started)
 
-def _over_ranks(*counts: int) -> Iterator[int]:
-    """Sums of a step's counts over all ranks."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return iter(counts)
-    total = torch.tensor(counts, dtype=torch.int64)
-    dist.all_reduce(total)
-    return iter(total.tolist())
+    def _runaway(
+        self, batch: StepBatch, own_loss: torch.Tensor, loss_sum: torch.Tensor, grad_norm: torch.Tensor
+    ) -> EnvironmentFault:
+        """The fault of a step that is not finite. It names the rows of ranks whose own loss is not, or else of all."""
+        rows = ", ".join(dict.fromkeys(o for m in batch.micro_batches for o in m.origins))
+        every = distributed.gather_text(rows)
+        guilty = distributed.gather_text("" if torch.isfinite(own_loss) else rows)
+        named = ", ".join(filter(None, guilty if any(guilty) else every))
+        return EnvironmentFault(
+            f"the loss is {loss_sum.item()} and the gradient's norm {grad_norm.item()} at step "
+            f"{self.progress.step + 1}; the weights were not touched. Rows: {named[:500]}. "
+            "Lower lr, or use torch_dtype='bf16' or 'fp32'."
+        )

@@ -7,9 +7,17 @@ from typing import Any
 import torch
 from mmengine.optim import OptimWrapper
 
+from medtune.build import checked_by
+from medtune.errors import ConfigError
 from medtune.models.load import DtypeName
 
 
+def _precheck_clip(clip_grad: dict[str, Any] | None = None, **_: Any) -> None:
+    if clip_grad is not None and (set(clip_grad) != {"max_norm"} or not clip_grad["max_norm"] > 0):
+        raise ConfigError(f"clip_grad: wanted dict(max_norm=...) above 0, or None for no clipping, got {clip_grad}")
+
+
+@checked_by(_precheck_clip)
 class StepOptimWrapper(OptimWrapper):
     """mmengine's wrapper without its accumulation: the train loop decides when a step is complete.
 

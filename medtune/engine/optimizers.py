@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from medtune.build import checked_by
 from medtune.engine.muon import MuonWithAdamW
 from medtune.errors import ConfigError, EnvironmentFault, nearest
 
@@ -16,6 +17,13 @@ Named = tuple[str, torch.nn.Parameter]
 OptimName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor", "muon", "sgd"]
 
 
+def _precheck_optimizer(**arguments: Any) -> None:
+    """Try the arguments on one small parameter; which names `custom_keys` fit is known only with the model."""
+    paramwise = {k: v for k, v in (arguments.pop("paramwise_cfg", None) or {}).items() if k != "custom_keys"}
+    make_optimizer([("tried", torch.nn.Parameter(torch.zeros(2, 2)))], paramwise_cfg=paramwise, **arguments)
+
+
+@checked_by(_precheck_optimizer)
 def make_optimizer(
     params: Iterable[Named],
     optim_type: str | Callable[..., torch.optim.Optimizer] = "adamw",
@@ -42,19 +50,21 @@ def make_optimizer(
         extra: handed to the optimizer.
 
     Raises:
-        ConfigError: an unknown name, or a key that fits no parameter.
+        ConfigError: an unknown name, an argument that the optimizer refuses, or a key that fits no parameter.
         EnvironmentFault: a bitsandbytes optimizer that cannot run here.
     """
     groups = parameter_groups(list(params), lr, weight_decay, paramwise_cfg, lora_plus_ratio)
-    if callable(optim_type):
-        if "betas" in inspect.signature(optim_type).parameters:
-            extra = {"betas": betas, **extra}
-        return optim_type(groups, lr=lr, weight_decay=weight_decay, **extra)
-    if optim_type not in OPTIMIZERS:
-        raise ConfigError(
-            f"optim_type {optim_type!r} is none of {', '.join(OPTIMIZERS)}.{nearest(optim_type, OPTIMIZERS)}"
-        )
-    return OPTIMIZERS[optim_type](groups, lr=lr, betas=betas, weight_decay=weight_decay, **extra)
+    try:
+        if callable(optim_type):
+            if "betas" in inspect.signature(optim_type).parameters:
+                extra = {"betas": betas, **extra}
+            return optim_type(groups, lr=lr, weight_decay=weight_decay, **extra)
+        if optim_type not in OPTIMIZERS:
+            near = nearest(str(optim_type).lower(), OPTIMIZERS)
+            raise ConfigError(f"optim_type {optim_type!r} is none of {', '.join(OPTIMIZERS)}.{near}")
+        return OPTIMIZERS[optim_type](groups, lr=lr, betas=betas, weight_decay=weight_decay, **extra)
+    except (TypeError, ValueError) as fault:
+        raise ConfigError(f"the optimizer {optim_type!r} refuses its arguments: {fault}") from None
 
 
 def parameter_groups(

@@ -11,7 +11,10 @@ def read_scalars(work_dir: Path) -> dict[str, dict[int, float]]:
     found: dict[str, dict[int, float]] = {}
     for file in sorted(work_dir.glob("*/vis_data/scalars.json")):
         for line in file.read_text().splitlines():
-            record = json.loads(line)
+            try:
+                record = json.loads(line)
+            except ValueError:  # the process was killed while it wrote the line
+                continue
             for name, value in record.items():
                 found.setdefault(name, {})[record["step"]] = value
     return found
@@ -38,4 +41,5 @@ def plot_loss(work_dir: Path, file: Path) -> None:
     rates.set_ylabel("learning rate")
     lines = [*losses.get_lines(), *rates.get_lines()]
     losses.legend(lines, [str(line.get_label()) for line in lines], loc="upper right")
+    file.unlink(missing_ok=True)  # a link in a folder from elsewhere would lead the writing out of it
     figure.savefig(file, dpi=120)

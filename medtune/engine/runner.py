@@ -5,26 +5,34 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.logging import MMLogger
+from mmengine.logging.logger import MMFormatter
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
 from medtune import __version__
-from medtune.build import build
+from medtune.build import build, only_accepted
 from medtune.config import Config
 from medtune.data.collate import StepBatch
 from medtune.data.pipeline import TrainingData
-from medtune.engine import checkpoint
+from medtune.engine import checkpoint, distributed, signals
 from medtune.engine.loops import TrainLoop
+from medtune.engine.saving import Saver
 from medtune.errors import Interrupted, ModelError, Stopped, UsageError
+from medtune.files import read_json, write_json
 from medtune.models.sft import SupervisedFinetune
 
 # mmengine's default hooks that medtune replaces or has no use for: its own loop counts steps and times them.
@@ -73,7 +81,12 @@ class MedtuneRunner(Runner):
         self.inputs = inputs
         self.card = card
         self.metrics: dict[str, float] = {}
+        inputs.train_data.worker_init_fn = signals.ignore
+        self.best_step = -1  # set by ValidationHook, read by CheckpointHook
+        self.resumed_from: Path | None = None
         self._signal: int | None = None
+        self.saver = Saver()
+        self.saved_step = -1
         hooks = build(values.get("default_hooks") or {}, inputs.memo)
         super().__init__(
             model=model,
@@ -103,10 +116,22 @@ class MedtuneRunner(Runner):
         backends = [dict(b) for b in node.get("vis_backends") or [{"type": "LocalVisBackend"}]]  # mmengine edits them
         return Visualizer(name=self.experiment_name, vis_backends=backends, save_dir=self._log_dir)
 
+    def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
+        """Every rank logs the same lines; those of ranks other than 0 go where `distributed.log_to` sent them."""
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        if not distributed.is_main():
+            for handler in logger.handlers:
+                handler.setLevel(log_level)
+                handler.setFormatter(MMFormatter(color=False))
+        return logger
+
     def dump_config(self) -> None:
         """Save the text that ran, in the work dir and beside the scalars; mmengine's dump fails on functions."""
+        if not distributed.is_main():
+            return
         for file in (self.folder / f"{self.config.name}.py", self.vis_dir / "config.py"):
             file.parent.mkdir(parents=True, exist_ok=True)
+            file.unlink(missing_ok=True)  # a link in a folder from elsewhere would lead the writing out of it
             file.write_text(self.config.text, encoding="utf-8")
 
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
@@ -139,8 +164,9 @@ class MedtuneRunner(Runner):
 
     def _private_folders(self) -> None:
         """A run's folder may hold patients' text (sample generations, a system text): its owner's eyes only."""
-        for folder in (self.folder, Path(self.log_dir), self.vis_dir):
-            folder.chmod(0o700)
+        if distributed.is_main():
+            for folder in (Path(self.log_dir), self.vis_dir):
+                folder.chmod(0o700)
 
     # ------------------------------------------------------------ training
 
@@ -150,31 +176,36 @@ class MedtuneRunner(Runner):
         loop = {key: value for key, value in values["train_cfg"].items() if key != "type"}
         self._train_loop = values["train_cfg"]["type"](runner=self, dataloader=self._train_dataloader, **loop)
         wrapper = values["optim_wrapper"]
-        parameters = list(self.model.trainable_parameters().values())
+        parameters = list(self.model.trainable_parameters().items())
         optimizer = build({**wrapper["optimizer"], "params": parameters})
         self.optim_wrapper = build({**wrapper, "optimizer": optimizer})
         nodes = values.get("param_scheduler") or []
         nodes = nodes if isinstance(nodes, list) else [nodes]
         self.param_schedulers = [
-            build({**node, "optimizer": optimizer, "num_steps": self.loop.num_steps}) for node in nodes
+            build({**node, **only_accepted(node, optimizer=optimizer, num_steps=self.loop.num_steps)}) for node in nodes
         ]
 
     def train(self) -> torch.nn.Module:
         """Train, after `prepare` and perhaps `resume`."""
-        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-        try:
-            self.call_hook("before_run")
-            model = self.loop.run()
-            self.call_hook("after_run")
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        with signals.handled_by(self._on_signal):
+            try:
+                self.call_hook("before_run")
+                model = self.loop.run()
+                self.call_hook("after_run")
+                self.saver.wait()
+            finally:
+                self.saver.join()
         return model
 
     def _on_signal(self, number: int, frame: Any) -> None:
         self._signal = number
-        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+        signals.next_at_once()
         self.logger.warning(f"{signal.Signals(number).name}: finishing this step and saving; once more stops at once")
+
+    @property
+    def signals(self) -> tuple[int, int]:
+        """Of this process so far: 1 for Ctrl-C, 1 for another signal that asks for a stop."""
+        return int(self._signal == signal.SIGINT), int(self._signal not in (None, signal.SIGINT))
 
     def raise_if_stopped(self) -> None:
         """After a step: if a signal came, save and stop.
@@ -182,10 +213,17 @@ class MedtuneRunner(Runner):
         Raises:
             Stopped: exit code 75. Interrupted: 130, for Ctrl-C.
         """
-        if self._signal is None:
+        together = distributed.world_size() > 1  # then all stop where all know of it: a signal reaches them one by one
+        interrupted, stopped = self.loop.signals if together else self.signals
+        if not (interrupted or stopped):
             return
-        saved = self.save_checkpoint(self.work_dir, f"iter_{self.loop.iter}.pth")
-        kind = Interrupted if self._signal == signal.SIGINT else Stopped
+        if self.loop.ended:  # what is left is done sooner than begun again
+            return
+        if self.saved_step != self.loop.iter:
+            self.save_checkpoint(self.work_dir, f"iter_{self.loop.iter}.pth")
+        self.saver.wait()
+        kind = Interrupted if interrupted else Stopped
+        saved = checkpoint.find_checkpoints(self.folder)[0]
         raise kind(f"stopped at step {self.loop.iter}; saved {saved}. Continue with --resume auto.")
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
@@ -196,22 +234,67 @@ class MedtuneRunner(Runner):
 
     # ------------------------------------------------------------ checkpoints
 
-    def save_checkpoint(self, out_dir: str, filename: str, **_: Any) -> Path:  # type: ignore[override]
-        """Save everything at `out_dir/filename`, a folder, and point `last_checkpoint` to it."""
+    def save_checkpoint(  # type: ignore[override]
+        self, out_dir: str, filename: str, then: Callable[[Path], None] | None = None, **_: Any
+    ) -> Path:
+        """Save everything at `out_dir/filename`, a folder, and point `last_checkpoint` to it.
+
+        With `saver.in_background` that happens while training goes on, from a copy of its state on the CPU.
+
+        Args:
+            out_dir: the run's folder.
+            filename: `epoch_1.pth` or `iter_500.pth`.
+            then: called with the folder once it is complete.
+
+        Raises:
+            EnvironmentFault: too little disk, or a fault of it; in the background, of the save before.
+        """
         folder = Path(out_dir) / filename
-        checkpoint.write_folder(folder, self._write_checkpoint)
-        checkpoint.point_last_to(folder)
-        self.logger.info(f"saved {folder.name}")
+        random_states = distributed.gather(checkpoint.random_state())
+        with distributed.together():  # rank 0 saves; the others wait, and share its fault
+            if distributed.is_main():
+                self._save(folder, random_states, then)
+        self.saved_step = self.loop.iter
         return folder
 
-    def _write_checkpoint(self, folder: Path) -> None:
-        masters = self.model.save_pretrained(folder)
-        self.inputs.tokenizer.save_pretrained(folder)
-        (folder / "config.py").write_text(self.config.text, encoding="utf-8")
-        checkpoint.write_json(folder / "medtune.json", {**self.card, "progress": self._progress_summary()})
+    def _save(self, folder: Path, random_states: list[bytes], then: Callable[[Path], None] | None) -> None:
+        self.saver.wait()
+        checkpoint.require_room(folder)
+        write = self._snapshot(random_states, copy=self.saver.in_background)
+
+        def save() -> None:
+            with checkpoint.disk_faults(folder):
+                checkpoint.write_folder(folder, write)
+                checkpoint.point_last_to(folder)
+            self.logger.info(f"saved {folder.name}")
+            if then is not None:
+                then(folder)
+
+        self.saver.run(save)
+
+    def rehearse_save(self) -> None:
+        """Write a checkpoint and remove it, so that a disk or a model that cannot be saved is found out at once.
+
+        It has a name that `checkpoint.clear_leftovers` removes if the process is killed meanwhile.
+        """
+        folder = self.folder / checkpoint.REHEARSAL
+        random_states = distributed.gather(checkpoint.random_state())
+        with distributed.together(), checkpoint.disk_faults(folder):
+            if distributed.is_main():
+                checkpoint.write_folder(folder, self._snapshot(random_states, copy=False))
+                shutil.rmtree(folder)
+
+    def _snapshot(self, random_states: list[bytes], copy: bool) -> Callable[[Path], None]:
+        """Take what a checkpoint holds; what is returned writes it into a folder.
+
+        Args:
+            random_states: of every rank.
+            copy: take tensors that later steps do not change, so that the writing may happen meanwhile.
+        """
+        write_model = self.model.snapshot(copy)
         names = {id(p): name for name, p in self.model.trainable_parameters().items()}
-        tensors, plain = checkpoint.optimizer_tensors(self.optim_wrapper.optimizer, names)
-        save_file({**tensors, **masters}, folder / "optimizer.safetensors")
+        tensors, plain = checkpoint.optimizer_tensors(self.optim_wrapper.optimizer, names, copy)
+        card = {**self.card, "progress": self._progress_summary()}
         state = {
             **self._identity(),
             "progress": self.loop.progress.as_dict(),
@@ -219,9 +302,20 @@ class MedtuneRunner(Runner):
             "schedulers": [scheduler.state_dict() for scheduler in self.param_schedulers],
             "scaler": self.optim_wrapper.scaler.state_dict(),
             "metrics": self.metrics,
+            "hooks": {type(hook).__name__: hook.state_dict() for hook in self._hooks if hasattr(hook, "state_dict")},
         }
-        checkpoint.write_json(folder / "state.json", state)
-        checkpoint.save_random_state(folder / "rank_00000.safetensors")
+        state = deepcopy(state) if copy else state
+
+        def write(folder: Path) -> None:
+            masters = write_model(folder)
+            self.inputs.tokenizer.save_pretrained(folder)
+            (folder / "config.py").write_text(self.config.text, encoding="utf-8")
+            write_json(folder / "medtune.json", card)
+            save_file({**tensors, **masters}, folder / "optimizer.safetensors")
+            write_json(folder / "state.json", state)
+            checkpoint.save_random_states(folder, random_states)
+
+        return write
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a resumed run to give the same numbers."""
@@ -233,9 +327,15 @@ class MedtuneRunner(Runner):
             "world_size": sampler.world_size,
             "seed": sampler.seed,
             "num_steps": self.loop.num_steps,
-            "optimizer_settings": json.dumps(self.optim_wrapper.optimizer.defaults, default=str),
+            "optimizer_settings": self._optimizer_settings(),
             "trained": sorted(self.model.trainable_parameters()),
         }
+
+    def _optimizer_settings(self) -> str:
+        """The optimizer's class and defaults, and size, peak rate and decay of each of its groups."""
+        optimizer = self.optim_wrapper.optimizer
+        groups = [[len(g["params"]), g.get("initial_lr"), g.get("weight_decay")] for g in optimizer.param_groups]
+        return json.dumps([type(optimizer).__name__, optimizer.defaults, groups], default=str)
 
     def _progress_summary(self) -> dict[str, Any]:
         loop = self.loop
@@ -256,14 +356,28 @@ class MedtuneRunner(Runner):
                 only other trained weights are refused; the optimizer's settings are then the checkpoint's.
         """
         folder = Path(filename)
-        checkpoint.verify(folder)
-        state = json.loads((folder / "state.json").read_text())
+        with distributed.together():
+            if distributed.is_main():
+                checkpoint.verify(folder)
+        state = read_json(folder / "state.json")
         differing = [key for key, mine in self._identity().items() if state.get(key) != mine]
         if differing and not (anyway and "trained" not in differing):
             raise UsageError(
                 f"{folder}: saved by a run that differs in {', '.join(differing)}, so it would not give the same "
                 "numbers. Use the config and data it was saved with, or --resume-anyway."
             )
+        try:
+            self._restore(folder, state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as fault:
+            if type(fault).__name__ == "OutOfMemoryError":
+                raise
+            raise ModelError(
+                f"{folder}: its training state does not fit this run ({type(fault).__name__}); use another checkpoint."
+            ) from fault
+        self.logger.info(f"resumed from {folder.name} at step {self.loop.iter} of {self.loop.num_steps}")
+
+    def _restore(self, folder: Path, state: dict[str, Any]) -> None:
+        """Put everything back; whatever a state that medtune did not write makes of it is raised."""
         tensors = load_file(folder / "optimizer.safetensors")
         masters = {name: value for name, value in tensors.items() if name.startswith("master.")}
         self.model.load_pretrained(folder, masters)
@@ -271,11 +385,16 @@ class MedtuneRunner(Runner):
         for scheduler, saved in zip(self.param_schedulers, state["schedulers"], strict=True):
             scheduler.load_state_dict(saved)
         self.optim_wrapper.scaler.load_state_dict(state["scaler"])
-        for name, value in state["progress"].items():
-            setattr(self.loop.progress, name, value)
+        for name in self.loop.progress.as_dict():
+            setattr(self.loop.progress, name, int(state["progress"][name]))
         self.metrics.update(state["metrics"])
-        checkpoint.load_random_state(folder / "rank_00000.safetensors")
-        self.logger.info(f"resumed from {folder.name} at step {self.loop.iter} of {self.loop.num_steps}")
+        for hook in self._hooks:
+            if saved := state.get("hooks", {}).get(type(hook).__name__):
+                hook.load_state_dict(saved)  # type: ignore[attr-defined]
+        self.resumed_from = folder
+        states = folder / f"rank_{distributed.rank():05d}.safetensors"
+        if states.is_file():  # `anyway` may have brought more ranks than there were
+            checkpoint.load_random_state(states)
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
         """Not offered: mmengine's loader unpickles what it is given."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from medtune.build import Share, Within
+from medtune.build import Share, Within, checked_by
+from medtune.errors import ConfigError, nearest
 
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 
@@ -36,10 +38,19 @@ def lr_factor(
     return min_lr_ratio + (1.0 - min_lr_ratio) * left
 
 
+def _precheck_schedule(schedule: Any = "cosine", **_: Any) -> None:
+    names = get_args(Schedule)
+    if not callable(schedule) and schedule not in names:
+        raise ConfigError(
+            f"lr_schedule {schedule!r} is none of {', '.join(map(repr, names))}.{nearest(str(schedule), names)}"
+        )
+
+
+@checked_by(_precheck_schedule)
 def warmup_schedule(
     optimizer: torch.optim.Optimizer,
     num_steps: int,
-    schedule: Schedule = "cosine",
+    schedule: Schedule | Callable[[int, int, int], float] = "cosine",
     warmup_ratio: Share = 0.03,
     warmup_steps: Annotated[int, Within(0)] | None = None,
     min_lr_ratio: Share = 0.0,
@@ -49,11 +60,18 @@ def warmup_schedule(
     Args:
         optimizer: whose groups' rates are the peak rates.
         num_steps: optimizer steps of the whole training.
-        schedule: what follows the warm-up; see `lr_factor`.
+        schedule: what follows the warm-up; see `lr_factor`. Or a function of (step from 0, num_steps,
+            num_warmup_steps) that returns the whole factor, warm-up included.
         warmup_ratio: share of the steps that warm up, if `warmup_steps` is None.
         warmup_steps: steps that warm up. At least one step is left to the peak.
         min_lr_ratio: rate at the end, as a share of the peak.
     """
     wanted = math.ceil(warmup_ratio * num_steps) if warmup_steps is None else warmup_steps
     num_warmup_steps = max(0, min(wanted, num_steps - 1))
-    return LambdaLR(optimizer, lambda step: lr_factor(step, num_steps, num_warmup_steps, schedule, min_lr_ratio))
+
+    def factor(step: int) -> float:
+        if callable(schedule):
+            return schedule(step, num_steps, num_warmup_steps)
+        return lr_factor(step, num_steps, num_warmup_steps, schedule, min_lr_ratio)
+
+    return LambdaLR(optimizer, factor)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import datetime
-from importlib.metadata import version
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from mmengine.runner import set_random_seed
 
-from medtune import __version__
 from medtune.build import build, check, raise_faults
 from medtune.config import Config
-from medtune.engine import checkpoint
+from medtune.engine import checkpoint, distributed, signals
+from medtune.engine.record import run_record
 from medtune.engine.runner import Inputs, MedtuneRunner
 from medtune.errors import ConfigError, UsageError
-from medtune.models.identity import fingerprint
-from medtune.models.load import model_folder
+from medtune.models.load import pick_device
 
+WRITTEN = (checkpoint.LAST, "best_checkpoint", "loss.png", "train_results.json", "eval_results.json")
 NEEDED = ("tokenizer", "model", "train_dataset", "train_dataloader", "optim_wrapper", "train_cfg")
 
 
@@ -49,10 +49,11 @@ def build_runner(config: Config, inputs: Inputs, work_dir: Path) -> MedtuneRunne
     """
     seed = _seed(config)
     set_random_seed(seed)  # so that the adapter's first weights do not depend on how the data was read
-    model = build(config.values["model"], inputs.memo)
-    card = {**_card(config, inputs), "torch_dtype": str(model.compute_dtype).removeprefix("torch.")}
-    runner = MedtuneRunner(config, model, inputs, card, work_dir)
-    set_random_seed(seed)
+    with distributed.together():
+        model = build(config.values["model"], inputs.memo)
+    record = run_record(config, inputs.train_dataset, model)
+    runner = MedtuneRunner(config, model, inputs, record, work_dir)
+    set_random_seed((seed + distributed.rank()) % 2**32)  # from here on, dropout, which is each rank's own
     runner.prepare()
     return runner
 
@@ -62,34 +63,6 @@ def _seed(config: Config) -> int:
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError(f"seed: wanted a whole number from 0 to 2**32 - 1, got {seed!r}.")
     return seed
-
-
-def _card(config: Config, inputs: Inputs) -> dict[str, Any]:
-    """What `medtune.json` says of a run."""
-    values, model = config.values, config.values["model"]
-    llm = model.get("llm") or {}
-    name = str(llm.get("pretrained_model_name_or_path", ""))
-    dataset = values["train_dataset"]
-    report = inputs.train_dataset.report
-    source = dataset["dataset"] if isinstance(dataset.get("dataset"), dict) else {}
-    template = dataset.get("prompt_template")
-    return {
-        "medtune_version": __version__,
-        "stage": "sft",
-        "method": "full" if model.get("lora") is None else "qlora" if llm.get("bits") else "lora",
-        "base_model": {"name_or_path": name, "fingerprint": fingerprint(model_folder(name)) if name else None},
-        "prompt_template": template if isinstance(template, str) else None,
-        "system": str(dataset.get("system") or ""),
-        "max_length": dataset.get("max_length"),
-        "data": {
-            "path": str(source.get("data_path") or source.get("path") or ""),
-            "fingerprint": inputs.train_dataset.fingerprint(),
-            "num_samples": report.encoded.num_samples,
-            "num_tokens": report.encoded.num_tokens,
-            "num_trained_tokens": report.encoded.num_trained_tokens,
-        },
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "mmengine")},
-    }
 
 
 def train(
@@ -106,30 +79,54 @@ def train(
 
     Raises:
         UsageError: the work dir holds checkpoints, or another training writes there.
+        PeerFault: another rank's fault, where several processes train.
         And as `prepare_inputs`, `build_runner`, `MedtuneRunner.resume` and `.train`.
     """
+    with ExitStack() as held:
+        held.enter_context(signals.handled_by(signals.stop_before_training))
+        held.enter_context(distributed.process_group(_device(config)))
+        with distributed.together():
+            inputs = _claim(config, work_dir, resume, overwrite, held)
+        distributed.log_to(work_dir)
+        runner = build_runner(config, inputs, work_dir)
+        _resume(runner, resume, anyway)
+        distributed.check_same_weights(runner.model)
+        runner.train()
+    return runner
+
+
+def _device(config: Config) -> str:
+    llm = (config.values.get("model") or {}).get("llm") or {}
+    return pick_device(llm.get("device") or "auto")
+
+
+def _claim(config: Config, work_dir: Path, resume: str | None, overwrite: bool, held: ExitStack) -> Inputs:
+    """Prepare the inputs and, before anything is written, take the work dir; rank 0 does that for all."""
     if resume and resume != "auto" and not Path(resume).is_dir():
         raise UsageError(f"--resume {resume}: no such checkpoint folder. Name one, or `auto`.")
-    if not resume and not overwrite:
+    main = distributed.is_main()
+    if main and not resume and not overwrite:
         _refuse_earlier(work_dir)
-    inputs = prepare_inputs(config)  # before anything is written
-    with checkpoint.lock(work_dir):
+    inputs = prepare_inputs(config)
+    if main:
+        held.enter_context(checkpoint.lock(work_dir))
         checkpoint.clear_leftovers(work_dir)
         if not resume and overwrite:
             _move_aside(work_dir)
         elif not resume:
             _refuse_earlier(work_dir)  # another training may have ended meanwhile
-        runner = build_runner(config, inputs, work_dir)
-        if resume == "auto":
-            found = checkpoint.newest_valid(work_dir, runner.logger.warning)
-            if found is None:
-                runner.logger.info(f"--resume auto: no valid checkpoint in {work_dir}; training from the start")
-            else:
-                runner.resume(found, anyway)
-        elif resume:
-            runner.resume(resume, anyway)
-        runner.train()
-    return runner
+    return inputs
+
+
+def _resume(runner: MedtuneRunner, resume: str | None, anyway: bool) -> None:
+    """Continue from a checkpoint; rank 0 chooses it for all."""
+    if resume == "auto":
+        found = checkpoint.newest_valid(runner.folder, runner.logger.warning) if distributed.is_main() else None
+        resume = distributed.gather_text(str(found or ""))[0]
+        if not resume:
+            runner.logger.info(f"--resume auto: no valid checkpoint in {runner.folder}; training from the start")
+    if resume:
+        runner.resume(resume, anyway)
 
 
 def _refuse_earlier(work_dir: Path) -> None:
@@ -142,8 +139,10 @@ def _refuse_earlier(work_dir: Path) -> None:
 
 
 def _move_aside(work_dir: Path) -> None:
-    """Move all of an earlier run but the lock that we hold."""
-    earlier = [item for item in work_dir.iterdir() if item.name != checkpoint.LOCK]
+    """Move what an earlier run wrote, and nothing else, to a folder beside the work dir."""
+    timestamps = [item for item in work_dir.iterdir() if (item / "vis_data").is_dir()]
+    named = [work_dir / name for name in WRITTEN if (work_dir / name).exists()]
+    earlier = [*checkpoint.find_checkpoints(work_dir), *timestamps, *named]
     if earlier:
         aside = work_dir.with_name(f"{work_dir.name}_before_{datetime.datetime.now():%Y%m%d_%H%M%S_%f}")
         aside.mkdir(mode=0o700)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtune.errors import ModelError
-from medtune.shards import TORCH_NAMES, NewTensor, StoredTensor, blocks, copied, load, read_header, read_json, to_bytes
+from medtune.models.checks import check_adapter
+from medtune.shards import TORCH_NAMES, NewTensor, StoredTensor, blocks, copied, load, read_header, to_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -76,11 +77,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder}: no {CONFIG}; wanted the folder that `medtune convert pth_to_hf` wrote.")
     if not (folder / WEIGHTS).exists():
         raise ModelError(f"{folder}: no {WEIGHTS} ; a pickled .bin may run code and is not read.")
-    config = read_json(folder / CONFIG)
+    config = check_adapter(folder)
     reason = None
-    if config.get("peft_type") != "LORA":
-        reason = f"its peft_type is {config.get('peft_type')!r}, wanted 'LORA'"
-    elif config.get("bias", "none") != "none":
+    if config.get("bias", "none") != "none":
         reason = f"bias={config['bias']!r} trains biases that PEFT adds to the base only while it is loaded"
     elif config.get("init_lora_weights", True) not in INITS_THAT_KEEP_THE_BASE:
         reason = f"init_lora_weights={config['init_lora_weights']!r} changed the base weights before training"

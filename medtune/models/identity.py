@@ -7,7 +7,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from medtune.errors import ModelError
-from medtune.shards import INDEX, SINGLE, StoredTensor, read_header, read_json
+from medtune.files import read_json
+from medtune.shards import INDEX, SINGLE, StoredTensor, read_header
 
 WINDOW = 4096  # bytes per sample
 WINDOWS = 8  # samples per tensor: the first, the last and six between

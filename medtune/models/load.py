@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medtune.build import checked_by
 from medtune.errors import EnvironmentFault, ModelError
+from medtune.models.checks import check_model
 from medtune.models.identity import model_tensors
 
 if TYPE_CHECKING:
@@ -122,9 +122,11 @@ def load_tokenizer(
             f"{pretrained_model_name_or_path}: the folder has no tokenizer (tokenizer.json, tokenizer.model or "
             "vocab.json). Set tokenizer_name_or_path to a folder that has it."
         )
+    if (folder / "config.json").exists():  # transformers reads it along
+        check_model(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (ValueError, OSError, KeyError) as fault:
+    except Exception as fault:  # transformers and tokenizers raise nearly everything for files they did not write
         raise ModelError(
             f"{pretrained_model_name_or_path}: the tokenizer does not load: {_first_line(fault)}"
         ) from None
@@ -161,8 +163,6 @@ def load_llm(
     from medtune.compat import keep_4bit_weights_on_cpu, quiet_bitsandbytes
 
     quiet_bitsandbytes()
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     from medtune.models import attention
@@ -173,28 +173,43 @@ def load_llm(
     target = pick_device(device)
     dtype = pick_dtype(torch_dtype, target)
     folder = model_folder(pretrained_model_name_or_path, revision)
-    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, "output_loading_info": True}
+    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
     if bits is not None:
         options["quantization_config"] = _quantization(bits, dtype)
     options["device_map"] = device_map if device_map is not None else {"": target}
     if offload_folder is not None:
         options["offload_folder"] = offload_folder
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as fault:
-        if type(fault).__name__ == "OutOfMemoryError":
-            raise
-        raise ModelError(f"{pretrained_model_name_or_path}: the model does not load: {_first_line(fault)}") from None
-    model, told = loaded
-    if told["missing_keys"]:  # transformers would go on with random ones
-        missing = sorted(told["missing_keys"])
-        raise ModelError(f"{pretrained_model_name_or_path}: {len(missing)} tensors are missing, such as {missing[0]}.")
+    model = plain_model(folder, str(pretrained_model_name_or_path), **options)
     model.name_or_path = str(pretrained_model_name_or_path)
     model.config._name_or_path = str(pretrained_model_name_or_path)
     if bits == 4:
         keep_4bit_weights_on_cpu(model)
     if supports_packed_rows(model):
         model.set_attn_implementation(attention.NAME)
+    return model
+
+
+def plain_model(folder: Path, name: str, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
+    """A model as transformers loads it from a folder; `name` stands for it in messages.
+
+    Raises:
+        ModelError: it does not load, is refused (`models.checks`), or lacks tensors.
+    """
+    from transformers import AutoModelForCausalLM
+
+    check_model(folder)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, output_loading_info=True, **options
+        )
+    except Exception as fault:  # transformers raises nearly everything for files it did not write
+        if type(fault).__name__ == "OutOfMemoryError":
+            raise
+        raise ModelError(f"{name}: the model does not load: {_first_line(fault)}") from None
+    model, told = loaded
+    if told["missing_keys"]:  # transformers would go on with random ones
+        missing = sorted(told["missing_keys"])
+        raise ModelError(f"{name}: {len(missing)} tensors are missing, such as {missing[0]}.")
     return model
 
 
@@ -248,14 +263,6 @@ def _quantization(bits: int, dtype: torch.dtype) -> Any:
         bnb_4bit_compute_dtype=dtype,
         bnb_4bit_quant_storage=dtype if dtype.itemsize == 2 else None,
     )
-
-
-def context_length(folder: Path) -> int | None:
-    """Longest sequence that a model's config names, or None."""
-    try:
-        return json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
-    except (OSError, ValueError):
-        return None
 
 
 def _first_line(fault: BaseException) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,10 +14,13 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from medtune.build import Positive
 from medtune.compat import quiet_peft
 from medtune.data.collate import MicroBatch
 from medtune.errors import ConfigError
+from medtune.files import read_json, write_json
 from medtune.losses import token_cross_entropy
+from medtune.models import pissa
 from medtune.models.load import DtypeName, pick_dtype, supports_packed_rows
 
 if TYPE_CHECKING:
@@ -43,6 +47,8 @@ class SupervisedFinetune(nn.Module):
         lora: PEFT config of the adapter, or None for a full fine-tune.
         use_activation_checkpointing: recompute each layer's activations in the backward pass, to save memory.
         torch_dtype: of the matrix products in the forward pass (autocast); "auto" as in `models.load.load_llm`.
+        neftune_noise_alpha: while training, add uniform noise to the input embeddings, of at most alpha / sqrt(L d) for
+            a sample of L tokens and d dimensions (NEFTune: Jain et al. 2023, arXiv 2310.05914). None adds none.
 
     Trained weights (adapters, or the whole model) are kept in fp32, frozen ones as they were loaded.
 
@@ -56,6 +62,7 @@ class SupervisedFinetune(nn.Module):
         lora: PeftConfig | None = None,
         use_activation_checkpointing: bool = True,
         torch_dtype: DtypeName = "auto",
+        neftune_noise_alpha: Positive | None = None,
     ) -> None:
         super().__init__()
         self.compute_dtype = pick_dtype(torch_dtype, llm.device.type)
@@ -71,6 +78,11 @@ class SupervisedFinetune(nn.Module):
             self.llm: Any = llm
         else:
             self.llm = _with_adapter(llm, lora)
+        self.initial_factors = pissa.factors_of(self.llm) if pissa.changes_base(lora) else None
+        self.neftune_noise_alpha = neftune_noise_alpha
+        self._noise_bound: torch.Tensor | None = None
+        if neftune_noise_alpha:
+            self.llm.get_input_embeddings().register_forward_hook(self._add_noise)
 
     @property
     def has_adapter(self) -> bool:
@@ -91,34 +103,67 @@ class SupervisedFinetune(nn.Module):
         """Name -> parameter of everything that is trained."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def save_pretrained(self, folder: Path) -> dict[str, torch.Tensor]:
-        """Write the adapter, or the whole model in the training dtype, as PEFT or transformers reads it.
+    @property
+    def saved_dtype(self) -> torch.dtype:
+        """Of the weights that a checkpoint holds: adapters stay in the fp32 they are trained in."""
+        return torch.float32 if self.has_adapter else self.compute_dtype
 
-        Returns:
-            fp32 weights that were written in fewer bits, as "master.PARAMETER"; training goes on from these.
+    def save_pretrained(self, folder: Path) -> dict[str, torch.Tensor]:
+        """Write the weights as they are now; see `snapshot`."""
+        return self.snapshot(copy=False)(folder)
+
+    def snapshot(self, copy: bool) -> Callable[[Path], dict[str, torch.Tensor]]:
+        """Take the weights; what is returned writes them into a folder, for PEFT or transformers to read.
+
+        That is the adapter, or the whole model in the training dtype. The fp32 weights that it wrote in fewer bits it
+        returns as "master.PARAMETER": training goes on from these.
+
+        Args:
+            copy: take tensors on the CPU that later steps do not change.
         """
+
+        def taken(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+            return tensor.detach().to("cpu" if copy else tensor.device, dtype, copy=copy)
+
         if self.has_adapter:
-            self.llm.save_pretrained(folder, save_embedding_layers=False)
-            (folder / "README.md").unlink(missing_ok=True)  # PEFT's own model card; convert writes a better one
-            return {}
+            names = {id(p) for p in self.trainable_parameters().values()} if copy else set()
+            trained = {name: taken(p, p.dtype) for name, p in self.llm.named_parameters() if id(p) in names}
+            return lambda folder: self._write_adapter(folder, trained or None)
         cast: dict[int, torch.Tensor] = {}  # tied weights are cast once, so that they stay one tensor
         state = {}
         for name, tensor in self.llm.state_dict().items():
-            state[name] = cast.setdefault(tensor.data_ptr(), tensor.to(self.compute_dtype))
+            if tensor.data_ptr() not in cast:
+                cast[tensor.data_ptr()] = taken(tensor, self.compute_dtype)
+            state[name] = cast[tensor.data_ptr()]
+        masters = {}
+        if self.compute_dtype != torch.float32:
+            masters = {f"master.{n}": p.detach().to("cpu", copy=copy) for n, p in self.trainable_parameters().items()}
+        return lambda folder: self._write_model(folder, state, masters)
+
+    def _write_adapter(self, folder: Path, state: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        self.llm.save_pretrained(folder, save_embedding_layers=False, state_dict=state)
+        if self.initial_factors is not None:
+            pissa.save_plain(self.initial_factors, folder)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's own model card; convert writes a better one
+        return {}
+
+    def _write_model(
+        self, folder: Path, state: dict[str, torch.Tensor], masters: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         self.llm.save_pretrained(folder, state_dict=state, max_shard_size="2GB")
-        config_file = folder / "config.json"
-        config = json.loads(config_file.read_text())
+        config = read_json(folder / "config.json")
         config["dtype"] = str(self.compute_dtype).removeprefix("torch.")
-        config_file.write_text(json.dumps(config, indent=2) + "\n")
-        if self.compute_dtype == torch.float32:
-            return {}
-        return {f"master.{name}": p.detach().cpu() for name, p in self.trainable_parameters().items()}
+        write_json(folder / "config.json", config)
+        return masters
 
     def load_pretrained(self, folder: Path, masters: dict[str, torch.Tensor]) -> None:
-        """Put back what `save_pretrained` wrote; `masters` are what it returned."""
+        """Put back what a `snapshot` wrote; `masters` are what that returned."""
         if self.has_adapter:
             from peft import set_peft_model_state_dict
 
+            if self.initial_factors is not None:
+                self.initial_factors = pissa.load_plain(self.llm, self.initial_factors, folder)
+                return
             set_peft_model_state_dict(self.llm, load_file(folder / "adapter_model.safetensors"))
             return
         state: dict[str, torch.Tensor] = {}
@@ -134,11 +179,27 @@ class SupervisedFinetune(nn.Module):
 
         In evaluation mode, `logs["correct"]` counts the trained tokens that the model puts first.
         """
+        if self.training and self.neftune_noise_alpha:
+            self._noise_bound = self._noise_bound_of(micro, self.neftune_noise_alpha)
         with self.autocast():
             logits = self._logits(micro)
+        self._noise_bound = None
         loss = token_cross_entropy(logits, micro.targets)
         logs = {} if self.training else {"correct": (logits.argmax(-1) == micro.targets).sum()}
         return StageOutput(loss, len(micro.targets), logs)
+
+    def _noise_bound_of(self, micro: MicroBatch, alpha: float) -> torch.Tensor:
+        """alpha / sqrt(L) of each position: (1, T, 1) of a packed row, (N, 1, 1) of padded ones."""
+        lengths = micro.cu_seqlens.diff()
+        bound = alpha / lengths.sqrt()
+        return bound.repeat_interleave(lengths)[None, :, None] if self.packed_rows else bound[:, None, None]
+
+    def _add_noise(self, module: nn.Module, inputs: Any, embedded: torch.Tensor) -> torch.Tensor:
+        if self._noise_bound is None:
+            return embedded
+        bound = self._noise_bound / math.sqrt(embedded.shape[-1])
+        noise = torch.empty_like(embedded, dtype=torch.float32).uniform_(-1, 1) * bound
+        return embedded + noise.to(embedded.dtype)
 
     def _logits(self, micro: MicroBatch) -> torch.Tensor:
         """(P, V): logits at the positions that predict a trained token, and at no other."""

@@ -59,7 +59,7 @@ def test_columns_are_named_by_letter_or_header(workbook, columns):
 
 def test_a_header_wins_over_a_letter(tmp_path):
     path = write(tmp_path / "exam.csv", "id,question,A,B\n1,which?,first,second\n")
-    assert next(read_data(path, columns={"input": "question", "output": "A"})).fields["output"] == "first"
+    assert next(iter(read_data(path, columns={"input": "question", "output": "A"}))).fields["output"] == "first"
 
 
 def test_a_wrong_dimension_record_of_an_xlsx_does_not_hide_cells(workbook, tmp_path):
@@ -129,7 +129,7 @@ def test_a_json_array_counts_from_zero(tmp_path):
 
 def test_columns_rename_the_keys_of_json_rows(tmp_path):
     path = write(tmp_path / "a.txt", '{"问": "q", "答": "a", "科": "内科"}\n{"问": "q2"}\n')
-    rows = read_data(path, columns={"input": "问", "output": "答"})
+    rows = iter(read_data(path, columns={"input": "问", "output": "答"}))
     assert next(rows) == Row({"input": "q", "output": "a"}, "a.txt:1")
     with pytest.raises(DataError, match=r"a\.txt:2: no key '答'; the row has '问'"):
         next(rows)
@@ -149,7 +149,7 @@ def test_csv_rows_name_the_line_they_begin_on(tmp_path):
 
 def test_csv_fields_may_be_longer_than_the_csv_module_allows_by_default(tmp_path):
     path = write(tmp_path / "a.csv", "question,answer\nq," + "a" * 200_000 + "\n")
-    assert len(next(read_data(path)).fields["answer"]) == 200_000
+    assert len(next(iter(read_data(path))).fields["answer"]) == 200_000
 
 
 def test_parquet_and_arrow_files_are_read(tmp_path):
@@ -237,7 +237,7 @@ def test_another_encoding_is_named_with_the_offset_and_read_when_told(tmp_path):
     path = write(tmp_path / "gb.csv", text, "gb18030")
     with pytest.raises(DataError, match=r"gb\.csv:1: not utf-8 text: the byte at offset 0 .* data_encoding='gb18030'"):
         list(read_data(path))
-    assert next(read_data(path, encoding="gb18030")).fields == {"问题": "<篇名>", "答案": "体温升高。"}
+    assert next(iter(read_data(path, encoding="gb18030"))).fields == {"问题": "<篇名>", "答案": "体温升高。"}
     with pytest.raises(DataError, match="unknown encoding 'klingon'"):
         list(read_data(path, encoding="klingon"))
     with pytest.raises(DataError, match="data_encoding='utf-16'"):
@@ -266,7 +266,7 @@ def test_a_name_that_is_no_file_and_no_hub_id_says_both(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(DataError, match=r"^someone/data: no such file .* no Hugging Face data set .*no network at all"):
-        read_data("someone/data")
+        list(read_data("someone/data"))
 
 
 def test_a_hub_id_is_loaded_by_its_split(monkeypatch):
@@ -279,13 +279,18 @@ def test_a_hub_id_is_loaded_by_its_split(monkeypatch):
         return datasets.Dataset.from_list(RECORDS)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert next(read_data("someone/data", split="test")) == Row(RECORDS[0], "someone/data[test]:0")
+    assert next(iter(read_data("someone/data", split="test"))) == Row(RECORDS[0], "someone/data[test]:0")
     assert asked == [("someone/data", "test")]
+
+
+def test_rows_can_be_read_more_than_once(tmp_path):
+    rows = read_data(write(tmp_path / "a.txt", "one\ntwo\n"))
+    assert list(rows) == list(rows) != []
 
 
 def test_only_xlsx_files_have_sheets(tmp_path):
     with pytest.raises(DataError, match="only xlsx files have sheets"):
-        read_data(write(tmp_path / "a.csv", "q,a\n1,2\n"), sheet="Drugs")
+        list(read_data(write(tmp_path / "a.csv", "q,a\n1,2\n"), sheet="Drugs"))
 
 
 def test_the_embedded_name_stands_for_a_file_of_the_package():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -115,3 +117,44 @@ def test_under_fp16_such_a_gradient_is_skipped_and_training_goes_on(stage):
     assert run.gradients == []  # the optimizer was not asked to step
     assert all(torch.equal(p, before[n]) for n, p in stage.named_parameters())
     assert len(run_loop(stage, ragged_samples([5, 6]), dtype="fp16").gradients) == 1
+
+
+def untrained(sample):
+    return {**sample, "labels": np.full_like(sample["labels"], -100)}
+
+
+def test_a_step_without_a_trained_token_is_counted_and_leaves_weights_and_optimizer_alone(stage):
+    """Fault: 0 / 0 of the mean, or Adam's step by its momentum alone. `encode` drops such samples (see test_encode)."""
+    samples = ragged_samples([9, 14, 5])
+    samples = [samples[0], untrained(samples[1]), samples[2]]
+
+    def after(num_steps):
+        made = copy.deepcopy(stage)
+        optimizer = torch.optim.AdamW(list(made.trainable_parameters().values()), lr=0.01)
+        run = run_loop(made, samples, max_steps=num_steps, optimizer=optimizer)
+        weights = flat({name: p.detach() for name, p in made.named_parameters()})
+        return run, weights, flat({str(i): state["exp_avg"] for i, state in enumerate(optimizer.state.values())})
+
+    (_, first, first_moments), (_, second, second_moments), (run, third, _) = map(after, (1, 2, 3))
+    assert torch.equal(first, second) and torch.equal(first_moments, second_moments)
+    assert not torch.equal(second, third)
+    assert [r.num_units == 0 for r in run.results] == [False, True, False]
+    assert [r.num_samples for r in run.results] == [1, 1, 1]
+    assert float(run.results[1].loss_sum) == float(run.results[1].grad_norm) == 0.0
+    assert len(run.gradients) == 2
+
+
+def test_a_step_without_a_trained_token_is_skipped_under_fp16_too(stage):
+    samples = ragged_samples([9, 14])
+    run = run_loop(stage, [untrained(samples[0]), samples[1]], max_steps=2, dtype="fp16")
+    assert [r.num_units == 0 for r in run.results] == [True, False]
+    assert len(run.gradients) == 1
+
+
+def test_a_micro_batch_without_a_trained_token_adds_nothing(stage):
+    samples = ragged_samples([9, 14, 5])
+    wanted, loss = gradient_of(stage, samples[:1], batch_size=1)
+    mixed = [samples[0], untrained(samples[1]), untrained(samples[2])]
+    got, mixed_loss = gradient_of(stage, mixed, batch_size=1, accumulative_counts=3)
+    assert relative(got, wanted) <= 1e-6
+    assert mixed_loss == pytest.approx(loss, rel=1e-6)

@@ -26,7 +26,7 @@ from helpers import (
 
 from medtune.engine import checkpoint
 from medtune.engine.train import train
-from medtune.errors import ModelError, UsageError
+from medtune.errors import EnvironmentFault, ModelError, UsageError
 
 # Dropout, packing and accumulation are on; 6 steps are an epoch, so a cut after 2 or 4 is in the middle of one.
 METHODS = {
@@ -187,38 +187,33 @@ def test_anyway_goes_on_with_other_data_but_never_with_other_weights(tmp_path, m
         train(config, tmp_path / "other", str(cut / "iter_2.pth"), anyway=True)
 
 
-def test_a_save_that_fails_ends_the_run_with_the_last_checkpoint_whole(tmp_path, model, data, monkeypatch):
-    from medtune.engine.runner import MedtuneRunner
-
-    write = MedtuneRunner._write_checkpoint
-
-    def failing(runner, folder):
-        write(runner, folder)
-        if runner.loop.iter == 3:
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(MedtuneRunner, "_write_checkpoint", failing)
-    with pytest.raises(OSError, match="No space left"):
-        small_run(tmp_path, model, data, save_steps=1)
+@pytest.mark.parametrize("async_save", [False, True])
+def test_a_save_that_fails_ends_the_run_with_the_last_checkpoint_whole(tmp_path, model, data, monkeypatch, async_save):
+    fail_at_step(3, monkeypatch)
+    with pytest.raises(EnvironmentFault, match=r"iter_3.pth: not saved: No space left on device.*--resume auto"):
+        small_run(tmp_path, model, data, save_steps=1, async_save=async_save)
     assert sorted(f.name for f in tmp_path.glob("*.pth")) == ["iter_1.pth", "iter_2.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "iter_2.pth\n"
     checkpoint.verify(tmp_path / "iter_2.pth")
 
 
 def test_the_limit_removes_nothing_before_the_new_checkpoint_is_whole(tmp_path, model, data, monkeypatch):
-    from medtune.engine.runner import MedtuneRunner
-
-    write = MedtuneRunner._write_checkpoint
-
-    def failing(runner, folder):
-        if runner.loop.iter == 2:
-            raise OSError(28, "No space left on device")
-        write(runner, folder)
-
-    monkeypatch.setattr(MedtuneRunner, "_write_checkpoint", failing)
-    with pytest.raises(OSError, match="No space left"):
+    fail_at_step(2, monkeypatch)
+    with pytest.raises(EnvironmentFault, match="No space left"):
         small_run(tmp_path, model, data, save_steps=1, save_total_limit=1)
     assert [f.name for f in tmp_path.glob("*.pth")] == ["iter_1.pth"]
+
+
+def fail_at_step(step, monkeypatch):
+    """The disk is full after the last file of that step's checkpoint."""
+    write = checkpoint.save_random_states
+
+    def failing(folder, states):
+        write(folder, states)
+        if folder.name.startswith(f".tmp-iter_{step}.pth"):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_random_states", failing)
 
 
 def test_half_written_folders_of_a_killed_run_are_cleared_by_the_next(tmp_path, model, data, cut):

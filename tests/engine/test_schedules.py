@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from medtune.build import check
 from medtune.engine.schedules import lr_factor, warmup_schedule
 
 KINDS = ("cosine", "linear", "constant", "wsd")
@@ -85,6 +86,24 @@ def test_warm_up_steps_win_over_the_ratio_and_leave_a_step_at_the_peak():
 
 def test_the_default_warm_up_is_three_steps_in_a_hundred():
     assert rates(100).index(1.0) == 3
+
+
+def test_a_function_gives_the_whole_factor():
+    seen = []
+
+    def halving(step, num_steps, num_warmup_steps):
+        seen.append((num_steps, num_warmup_steps))
+        return 0.5**step
+
+    assert rates(4, schedule=halving, warmup_steps=2) == [1, 0.5, 0.25, 0.125]
+    assert set(seen) == {(4, 2)}
+    assert check({"s": {"type": warmup_schedule, "schedule": halving}}) == []
+
+
+@pytest.mark.parametrize("name", ["cosin", 3])
+def test_an_unknown_schedule_is_found_by_the_check_of_the_config(name):
+    (fault,) = check({"s": {"type": warmup_schedule, "schedule": name}})
+    assert fault.startswith(f"s: lr_schedule {name!r} is none of 'cosine', 'linear', 'constant', 'wsd'.")
 
 
 def test_a_saved_scheduler_continues_where_it_was():

@@ -44,6 +44,8 @@ class Audit:
         """What to write down about an event, or None."""
         if event in ALWAYS or event.startswith("socket."):
             return repr(arguments)[:300]
+        if event == "subprocess.Popen" and arguments[0] == "fc-list":  # matplotlib looks for fonts, once
+            return None
         if event == "subprocess.Popen":
             own = tuple(arguments[1][:3]) == READER if isinstance(arguments[1], (list, tuple)) else False
             return None if own else repr(arguments[:2])[:300]
@@ -53,27 +55,30 @@ class Audit:
             return str(arguments[0]) if self.foreign in str(arguments[0]) else None
         if event == "open":
             path, mode, flags = arguments
-            writes = (isinstance(flags, int) and flags & FOR_WRITING) or (isinstance(mode, str) and set(mode) & set("wax+"))
+            writes = (isinstance(flags, int) and flags & FOR_WRITING) or (
+                isinstance(mode, str) and set(mode) & set("wax+")
+            )
             return self.outside(path) if writes else None
-        if event in WRITERS:
-            return next((said for path in arguments[: WRITERS[event]] if (said := self.outside(path))), None)
+        if event in WRITERS:  # all but these act on a link itself
+            follow = event in ("os.chmod", "os.truncate")
+            return next((said for path in arguments[: WRITERS[event]] if (said := self.outside(path, follow))), None)
         return None
 
     def foreign_code(self, code: Any) -> str | None:
         """Code of a file below AUDIT_FOREIGN, or that holds the canary; a chat template in its sandbox may hold it."""
         if code.co_filename.startswith(self.foreign):
             return code.co_filename
-        if code.co_filename == "<template>":
-            return None
+        if code.co_filename.startswith(("<template>", "<config ")):  # a config may hold any text, as a value
+            return code.co_filename if self.canary in repr(code.co_names) else None
         return code.co_filename if self.canary in repr((code.co_consts, code.co_names)) else None
 
-    def outside(self, path: Any) -> str | None:
-        """A path that is not below the writable folders."""
+    def outside(self, path: Any, follow: bool = True) -> str | None:
+        """A path that is not below the writable folders; of a link, where it leads."""
         if not isinstance(path, (str, bytes, os.PathLike)):
             return None
         path = os.fsdecode(path)
         real = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
-        real = os.path.realpath(path) if os.path.islink(real) else real
+        real = os.path.realpath(path) if follow and os.path.islink(real) else real
         return None if real.startswith((*self.writable, "/dev/")) else real
 
 

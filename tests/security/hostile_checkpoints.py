@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hostile import CANARY, World, artefact
+from hostile import World, artefact
 from hostile_files import ESCAPES, SECRET, Calls, python, shell
 from safetensors.torch import load_file, save_file
+
 
 def seal(folder: Path) -> Path:
     """A manifest that fits what lies in the folder, as an attacker would write it."""
@@ -54,18 +55,30 @@ checkpoint_file("checkpoint_modules", "torch.py", python)
 checkpoint_file("checkpoint_sitecustomize", "usercustomize.py", python)
 checkpoint_file("checkpoint_record_deep", "medtune.json", lambda w: '{"a":' * 100_000)
 checkpoint_file("checkpoint_record_list", "medtune.json", lambda w: "[]")
-checkpoint_file("checkpoint_state_setattr", "state.json", state(progress={"__class__": "os", "step": 1, "run": 2}), fast=True)
+checkpoint_file(
+    "checkpoint_state_setattr", "state.json", state(progress={"__class__": "os", "step": 1, "run": 2}), fast=True
+)
 checkpoint_file("checkpoint_state_text", "state.json", state(progress={"step": python}.keys().__repr__()))
 checkpoint_file("checkpoint_state_deep", "state.json", lambda w: "[" * 100_000)
 checkpoint_file("checkpoint_state_giant_number", "state.json", lambda w: '{"progress": {"step": ' + "9" * 5000 + "}}")
-checkpoint_file("checkpoint_state_optimizer", "state.json", state(optimizer={"param_groups": [{"lr": "x"}], "order": {}}))
+checkpoint_file(
+    "checkpoint_state_optimizer", "state.json", state(optimizer={"param_groups": [{"lr": "x"}], "order": {}})
+)
 checkpoint_file("checkpoint_state_scheduler", "state.json", state(schedulers=[{"__init__": "x", "base_values": "x"}]))
 checkpoint_file("checkpoint_state_metrics", "state.json", state(metrics=[[1, 2, 3]]))
 checkpoint_file("checkpoint_state_list", "state.json", lambda w: "[]")
-checkpoint_file("checkpoint_optimizer_pickle", "optimizer.safetensors", lambda w: pickle.dumps(Calls(os.system, shell(w))))
-checkpoint_file("checkpoint_random_pickle", "rank_00000.safetensors", lambda w: pickle.dumps(Calls(os.system, shell(w))))
-checkpoint_file("checkpoint_adapter_pickle", "adapter_model.safetensors", lambda w: pickle.dumps(Calls(os.system, shell(w))))
-checkpoint_file("checkpoint_adapter_config", "adapter_config.json", lambda w: '{"peft_type": "LORA", "megatron_core": "x"}')
+checkpoint_file(
+    "checkpoint_optimizer_pickle", "optimizer.safetensors", lambda w: pickle.dumps(Calls(os.system, shell(w)))
+)
+checkpoint_file(
+    "checkpoint_random_pickle", "rank_00000.safetensors", lambda w: pickle.dumps(Calls(os.system, shell(w)))
+)
+checkpoint_file(
+    "checkpoint_adapter_pickle", "adapter_model.safetensors", lambda w: pickle.dumps(Calls(os.system, shell(w)))
+)
+checkpoint_file(
+    "checkpoint_adapter_config", "adapter_config.json", lambda w: '{"peft_type": "LORA", "megatron_core": "x"}'
+)
 
 
 @artefact("checkpoint", fast=True)
@@ -197,7 +210,10 @@ work_dir("work_dir_half_written_link", lambda w, d, c: link(d / ".tmp-iter_2.pth
 work_dir("work_dir_replaced_link", lambda w, d, c: link(d / ".old-iter_1.pth-1", c))
 work_dir("work_dir_checkpoint_link", lambda w, d, c: link(d / "iter_9.pth", w.checkpoint))
 work_dir("work_dir_name_escapes", lambda w, d, c: shutil.copytree(w.base, d / f"iter_7.pth{ESCAPES}"))
-work_dir("work_dir_broken_newest", lambda w, d, c: _write(_mkdir(d / "iter_8.pth") / "manifest.json", json.dumps({"files": {ESCAPES: {}}})))
+work_dir(
+    "work_dir_broken_newest",
+    lambda w, d, c: _write(_mkdir(d / "iter_8.pth") / "manifest.json", json.dumps({"files": {ESCAPES: {}}})),
+)
 
 
 def _write(file: Path, text: str) -> None:

@@ -16,8 +16,12 @@ from hostile import CANARY, World, artefact
 from hostile_files import ESCAPES, Calls, python, shell
 
 GOOD = '{"input": "What is ibuprofen?", "output": "A painkiller."}\n'
-SHEET = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>{}</sheetData></worksheet>'
-CELLS = '<row r="1"><c r="A1" t="inlineStr"><is><t>{}</t></is></c><c r="B1" t="inlineStr"><is><t>output</t></is></c></row>'
+SHEET = (
+    '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>{}</sheetData></worksheet>'
+)
+CELLS = (
+    '<row r="1"><c r="A1" t="inlineStr"><is><t>{}</t></is></c><c r="B1" t="inlineStr"><is><t>output</t></is></c></row>'
+)
 
 
 def data_file(name: str, file: str, content: str | bytes | Callable[[World], str | bytes], fast: bool = False) -> None:
@@ -38,10 +42,14 @@ data_file("json_deep_and_closed", "x.json", '[{"conversation": ' + "[" * 900 + "
 data_file("json_giant_number", "x.jsonl", '{"input": ' + "9" * 100_000 + ', "output": "b"}\n')
 data_file("json_escapes", "x.jsonl", json.dumps({ESCAPES: "a", "other": ESCAPES}) + "\n", fast=True)
 data_file("json_escapes_inside", "x.jsonl", json.dumps({"input": ESCAPES, "output": ESCAPES}) + "\n", fast=True)
-data_file("json_expression", "x.jsonl", lambda w: json.dumps({"input": f"__import__('os').system({shell(w)!r})", "output": python(w)}))
+data_file(
+    "json_expression",
+    "x.jsonl",
+    lambda w: json.dumps({"input": f"__import__('os').system({shell(w)!r})", "output": python(w)}),
+)
 data_file("json_surrogates", "x.jsonl", '{"input": "\\ud800", "output": "\\udfff"}\n')
 data_file("json_constants", "x.jsonl", '{"input": NaN, "output": Infinity}\n')
-data_file("csv_formula", "x.csv", "input,output\n=cmd|'/C calc'!A0,\"=HYPERLINK(\"\"http://127.0.0.1\"\")\"\n", fast=True)
+data_file("csv_formula", "x.csv", 'input,output\n=cmd|\'/C calc\'!A0,"=HYPERLINK(""http://127.0.0.1"")"\n', fast=True)
 data_file("csv_one_giant_cell", "x.csv", b'input,output\n"' + b"a" * 30_000_000)
 data_file("csv_binary", "x.csv", bytes(range(256)) * 100)
 data_file("yaml_tags", "x.yaml", lambda w: f"!!python/object/apply:os.system ['{shell(w)}']\n")
@@ -99,15 +107,32 @@ def _sheet(text: str) -> Callable[[World, dict[str, Any]], None]:
 
 
 xlsx("xlsx_billion_laughs", _sheet(f"<!DOCTYPE x [{LAUGHS}]>" + SHEET.format(CELLS.format("&a9;"))), fast=True)
-xlsx("xlsx_outside_entity", _sheet('<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]>' + SHEET.format(CELLS.format("&e;"))))
+xlsx(
+    "xlsx_outside_entity",
+    _sheet('<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]>' + SHEET.format(CELLS.format("&e;"))),
+)
 xlsx("xlsx_cut_xml", _sheet(SHEET[:60]), fast=True)
 xlsx("xlsx_deep_xml", _sheet(SHEET.format("<row>" * 200_000)))
 xlsx("xlsx_zip_slip", lambda w, p: p.update({f"../../{CANARY}/slipped": b"x"}))
 xlsx("xlsx_no_workbook", lambda w, p: p.pop("xl/workbook.xml"))
-xlsx("xlsx_sheet_outside", lambda w, p: p.update({"xl/_rels/workbook.xml.rels": p["xl/_rels/workbook.xml.rels"].replace(b"worksheets/sheet1.xml", b"../../../../etc/passwd")}))
+xlsx(
+    "xlsx_sheet_outside",
+    lambda w, p: p.update(
+        {
+            "xl/_rels/workbook.xml.rels": p["xl/_rels/workbook.xml.rels"].replace(
+                b"worksheets/sheet1.xml", b"../../../../etc/passwd"
+            )
+        }
+    ),
+)
 xlsx("xlsx_row_number", _sheet(SHEET.format('<row r="99999999999"><c r="ZZZZZZ9"><v>1</v></c></row>')))
 xlsx("xlsx_bad_index", _sheet(SHEET.format('<row r="1"><c r="A1" t="s"><v>999999</v></c></row>')))
-xlsx("xlsx_escapes", lambda w, p: p.update({"xl/workbook.xml": p["xl/workbook.xml"].replace(b'name="Sheet"', 'name="a\x9b31m"'.encode())}))
+xlsx(
+    "xlsx_escapes",
+    lambda w, p: p.update(
+        {"xl/workbook.xml": p["xl/workbook.xml"].replace(b'name="Sheet"', 'name="a\x9b31m"'.encode())}
+    ),
+)
 xlsx("xlsx_zip_bomb", _sheet(SHEET.format(CELLS.format(" " * 300_000_000))), fast=True)
 xlsx("xlsx_strings_bomb", lambda w, p: p.update({"xl/sharedStrings.xml": b"<sst><si><t>" + b" " * 400_000_000}))
 
@@ -176,12 +201,14 @@ typed("config", "config_nul", "a\0b.py")
 typed("override", "override_expression", lambda w: f"lr=__import__('os').system({shell(w)!r})", fast=True)
 typed("override", "override_in_brackets", lambda w: f"evaluation_inputs=[__import__('os').system({shell(w)!r})]")
 typed("override", "override_dotted_type", "model.type=os.system")
-typed("override", "override_f_string", lambda w: "betas=(f'{__import__(\"os\").system(\"id\")}', 1)")
-typed("override", "override_new_line", lambda w: f"data_path=x'\n{python(w)}")
+typed("override", "override_f_string", lambda w: 'betas=(f\'{__import__("os").system("id")}\', 1)')
+typed("override", "override_ends_the_text", lambda w: f"data_path=x'; __import__('os').system({shell(w)!r}) #")
 typed("override", "override_dunder", "model.llm.__class__=1")
 
 
-def config_file(name: str, file: str, content: str | bytes | Callable[[World], str | bytes], fast: bool = False) -> None:
+def config_file(
+    name: str, file: str, content: str | bytes | Callable[[World], str | bytes], fast: bool = False
+) -> None:
     """A file given as CONFIG that is no Python config, and must not be run as anything else."""
 
     def make(world: World, folder: Path) -> Path:
@@ -194,7 +221,9 @@ def config_file(name: str, file: str, content: str | bytes | Callable[[World], s
 
 
 config_file("config_yaml", "x.yaml", lambda w: f"!!python/object/apply:os.system ['{shell(w)}']\n", fast=True)
-config_file("config_json", "x.json", '{"custom_imports": {"imports": ["medtune_canary"]}, "model": {"type": "os.system"}}')
+config_file(
+    "config_json", "x.json", '{"custom_imports": {"imports": ["medtune_canary"]}, "model": {"type": "os.system"}}'
+)
 config_file("config_no_suffix", "config", python)
 config_file("config_binary", "x.py", bytes(range(256)))
 config_file("config_bytecode", "x.pyc", lambda w: b"\xa7\r\r\n" + bytes(12) + python(w).encode())

@@ -66,31 +66,48 @@ model_json("config_attn_nested", "config.json", text_config={"_attn_implementati
 model_json("config_experts", "config.json", _experts_implementation="evil/kernel", use_kernels=True)
 model_json("config_quantization", "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
 model_json("config_quantization_unknown", "config.json", quantization_config={"quant_method": "os.system"})
-model_json("config_torchao", "config.json", quantization_config={"quant_method": "torchao", "quant_type": {"_type": "os.system"}})
+model_json(
+    "config_torchao",
+    "config.json",
+    quantization_config={"quant_method": "torchao", "quant_type": {"_type": "os.system"}},
+)
 model_json("config_architectures", "config.json", architectures=["../../evil", "os.system"])
 model_json("config_type_list", "config.json", model_type=["llama"])
 model_json("config_type_traversal", "config.json", model_type="../../evil")
 model_json("config_dtype", "config.json", dtype="__import__('os').system('id')")
 model_json("config_giant", "config.json", hidden_size=10**12, num_hidden_layers=10**9, vocab_size=10**12)
-model_json("config_text_sizes", "config.json", hidden_size="x", num_hidden_layers=None, max_position_embeddings="9" * 50)
+model_json(
+    "config_text_sizes", "config.json", hidden_size="x", num_hidden_layers=None, max_position_embeddings="9" * 50
+)
 model_json("config_rope", "config.json", rope_parameters={"rope_type": "evil", "rope_theta": []})
 model_json("config_act", "config.json", hidden_act="os.system")
 model_json("config_transformers_weights", "config.json", transformers_weights="../../honest/base/model.safetensors")
 model_json("generation_custom", "generation_config.json", custom_generate="evil/generate", trust_remote_code=True)
-model_json("generation_types", "generation_config.json", max_length="x", eos_token_id={"a": 1}, cache_implementation="evil")
-model_json("tokenizer_auto_map", "tokenizer_config.json", fast=True, auto_map={"AutoTokenizer": AUTO_MAP["AutoTokenizer"]})
+model_json(
+    "generation_types", "generation_config.json", max_length="x", eos_token_id={"a": 1}, cache_implementation="evil"
+)
+model_json(
+    "tokenizer_auto_map", "tokenizer_config.json", fast=True, auto_map={"AutoTokenizer": AUTO_MAP["AutoTokenizer"]}
+)
 model_json("tokenizer_class_unknown", "tokenizer_config.json", tokenizer_class="EvilTokenizer", auto_map=AUTO_MAP)
 model_json("tokenizer_class_traversal", "tokenizer_config.json", tokenizer_class="../../evil.Evil")
 model_json("tokenizer_class_list", "tokenizer_config.json", tokenizer_class=["x"])
 model_json("tokenizer_tokens_of_wrong_types", "tokenizer_config.json", eos_token=[1], added_tokens_decoder={"x": "y"})
 model_json("tokenizer_files_elsewhere", "tokenizer_config.json", vocab_file="/etc/passwd", tokenizer_file="/etc/passwd")
-model_json("adapter_in_a_model", "adapter_config.json", fast=True, peft_type="LORA", base_model_name_or_path="evil/base")
+model_json(
+    "adapter_in_a_model", "adapter_config.json", fast=True, peft_type="LORA", base_model_name_or_path="evil/base"
+)
 model_json("index_traversal", "model.safetensors.index.json", weight_map={"x": "../../../../../etc/passwd"})
 
 model_file("config_deep", "config.json", lambda w: '{"a":' * 100_000, fast=True)
 model_file("config_a_list", "config.json", lambda w: "[1]")
 model_file("config_latin", "config.json", lambda w: b'{"model_type": "ll\xe4ma"}')
-model_file("config_escapes", "config.json", lambda w: json.dumps({"model_type": ESCAPES, "architectures": [ESCAPES]}), fast=True)
+model_file(
+    "config_escapes",
+    "config.json",
+    lambda w: json.dumps({"model_type": ESCAPES, "architectures": [ESCAPES]}),
+    fast=True,
+)
 model_file("tokenizer_deep", "tokenizer.json", lambda w: "[" * 1_000_000)
 model_file("tokenizer_cut", "tokenizer.json", lambda w: '{"version": "1.0", "truncation":', fast=True)
 model_file("tokenizer_empty", "tokenizer.json", lambda w: "{}")
@@ -154,7 +171,10 @@ template("subclasses", "{{ " + ATTRIBUTES + " }}")
 template("globals", lambda w: "{{ cycler.__init__.__globals__.os.system('" + shell(w) + "') }}", fast=True)
 template("lipsum", lambda w: "{{ lipsum.__globals__['os'].popen('" + shell(w) + "').read() }}")
 template("attr_filter", "{{ ''|attr('__class__')|attr('__mro__') }}")
-template("format_map", "{{ '{0.__class__.__init__.__globals__}'.format(messages) }}{{ '{a.__class__}'.format_map({'a': 1}) }}")
+template(
+    "format_map",
+    "{{ '{0.__class__.__init__.__globals__}'.format(messages) }}{{ '{a.__class__}'.format_map({'a': 1}) }}",
+)
 template("namespace", "{% set ns = namespace(__class__=1) %}{% set ns.__dict__ = {} %}{{ ns }}")
 template("self", "{{ self._TemplateReference__context.environment.from_string('x') }}")
 template("exception", lambda w: "{{ raise_exception.__globals__['jinja2'].os.system('" + shell(w) + "') }}")
@@ -174,7 +194,9 @@ template("giant_list", "{{ ([0] * 10 ** 11) | length }}")
 template("giant_padding", "{{ 'a'.ljust(100000000000) }}")
 template("giant_format", "{{ '%0100000000000d' | format(1) }}{{ '{:>100000000000}'.format(1) }}")
 template("giant_lipsum", "{{ lipsum(n=100000000) }}")
-template("long_text", "{% for a in range(9999) %}{% for b in range(999) %}many words {% endfor %}{% endfor %}", fast=True)
+template(
+    "long_text", "{% for a in range(9999) %}{% for b in range(999) %}many words {% endfor %}{% endfor %}", fast=True
+)
 template("deep_nesting", "{% if 1 %}" * 3000 + "x" + "{% endif %}" * 3000)
 template("long_source", "{{ '" + "x" * 30_000_000 + "' }}")
 template("writes_its_own_answers", "{% for m in messages %}{{ loop.index0 }}{{ messages|length }}{% endfor %}")

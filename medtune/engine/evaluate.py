@@ -1,0 +1,52 @@
+"""A checkpoint measured on a config's validation data, without a Runner and without a file written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+
+from medtune.build import build
+from medtune.config import Config
+from medtune.engine import checkpoint
+from medtune.engine.train import prepare_inputs
+from medtune.engine.validation import count_characters, evaluate, metrics_of
+from medtune.errors import ModelError, UsageError
+from medtune.models.sft import SupervisedFinetune
+
+
+def evaluate_checkpoint(config: Config, folder: Path) -> dict[str, float]:
+    """Metrics of a checkpoint, those that its training would have logged; see `validation.metrics_of`.
+
+    Args:
+        config: of the model and of the validation data: `val_data_path`, or `val_ratio` of the training data.
+        folder: a checkpoint folder.
+
+    Raises:
+        UsageError: the config has no validation data, or trains other weights than the checkpoint holds.
+        ModelError: the checkpoint is damaged, or no checkpoint.
+        And as `prepare_inputs`, and whatever loading the model raises.
+    """
+    checkpoint.verify(folder)
+    inputs = prepare_inputs(config)
+    if inputs.val_data is None:
+        raise UsageError("no validation data: set val_data_path=FILE, or val_ratio=0.1 for a part of data_path.")
+    model = build(config.values["model"], inputs.memo)
+    _load(model, folder)
+    samples = inputs.val_data.dataset.samples  # type: ignore[attr-defined]
+    return metrics_of(evaluate(model, inputs.val_data), count_characters(samples, inputs.tokenizer))
+
+
+def _load(model: SupervisedFinetune, folder: Path) -> None:
+    """Put a checkpoint's weights into the model, in fp32 where it was trained so."""
+    trained = json.loads((folder / "state.json").read_text(encoding="utf-8")).get("trained")
+    unfit = f"{folder}: it holds other weights than this config trains. Use the config.py that lies in it."
+    if trained != sorted(model.trainable_parameters()):
+        raise UsageError(unfit)
+    with safe_open(folder / "optimizer.safetensors", framework="pt") as stored:
+        masters = {name: stored.get_tensor(name) for name in stored.keys() if name.startswith("master.")}  # noqa: SIM118
+    try:
+        model.load_pretrained(folder, masters)
+    except RuntimeError:  # another rank, or another size
+        raise ModelError(unfit) from None
