@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from medtune.commands.reading import add_reading_arguments, read
+
 EXAMPLES = """\
   medtune data convert MedQA2019.xlsx medqa.jsonl --sheet DrugQA --input-column A --output-column D
   medtune data convert dialogues.csv dialogues.jsonl --input-column ask --output-column answer --encoding gb18030
@@ -21,30 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE OUT and how to read it."""
     parser.add_argument("file", metavar="FILE", help="data file, folder, embedded name or hub id")
     parser.add_argument("out", metavar="OUT", type=Path, help="a .jsonl file, or .json for one array")
-    parser.add_argument("--sheet", help="sheet of an xlsx file (needed if there are several)")
-    parser.add_argument("--input-column", metavar="COLUMN", help="column of the questions: header, letter or JSON key")
-    parser.add_argument("--output-column", metavar="COLUMN", help="column of the answers")
-    parser.add_argument("--system", default="", help="system text for rows that bring none of their own")
-    parser.add_argument("--encoding", help="of a text file (default: utf-8)")
-    parser.add_argument("--map-fn", metavar="NAME", help="format of the rows (`medtune list-dataset-format`)")
+    add_reading_arguments(parser)
     parser.add_argument("--drop-empty", action="store_true", help="leave out rows with an empty answer")
     parser.add_argument("-f", "--force", action="store_true", help="replace OUT")
 
 
 def main(args: argparse.Namespace) -> int:
     """Convert one file."""
-    from medtune.data.readers import conversation_columns
-    from medtune.data.structured import has_empty_answer, read_conversations, write_structured
+    from medtune.data.structured import has_empty_answer, write_structured
     from medtune.errors import DataError
 
-    conversations = read_conversations(
-        args.file,
-        sheet=args.sheet,
-        columns=conversation_columns(args.input_column, args.output_column),
-        encoding=args.encoding,
-        map_fn=args.map_fn,
-        system=args.system,
-    )
+    conversations = read(args)
     empty = [c.origin for c in conversations if has_empty_answer(c)]
     places = ", ".join(empty[:NUM_PLACES_SHOWN]) + (", ..." if len(empty) > NUM_PLACES_SHOWN else "")
     if empty and not args.drop_empty:

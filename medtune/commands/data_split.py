@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from medtune.commands.reading import add_reading_arguments, read
+
 EXAMPLES = """\
   medtune data split medqa.jsonl --ratio 7:3 --seed 0
   medtune data split MedQA2019.xlsx --input-column Question --output-column Answer --out-dir data"""
@@ -20,31 +22,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ratio", default="7:3", help="train to test, as 7:3 (the default) or as a share, 0.7")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same split (default: 0)")
     parser.add_argument("--out-dir", type=Path, default=Path(), metavar="DIR", help="default: the current folder")
-    parser.add_argument("--sheet", help="sheet of an xlsx file (needed if there are several)")
-    parser.add_argument("--input-column", metavar="COLUMN", help="column of the questions: header, letter or JSON key")
-    parser.add_argument("--output-column", metavar="COLUMN", help="column of the answers")
-    parser.add_argument("--system", default="", help="system text for rows that bring none of their own")
-    parser.add_argument("--encoding", help="of a text file (default: utf-8)")
-    parser.add_argument("--map-fn", metavar="NAME", help="format of the rows (`medtune list-dataset-format`)")
+    add_reading_arguments(parser)
     parser.add_argument("-f", "--force", action="store_true", help="replace the two files")
 
 
 def main(args: argparse.Namespace) -> int:
     """Split one file."""
-    from medtune.data.readers import conversation_columns
     from medtune.data.split import normalise, parse_ratio, question_of, split_by_question
-    from medtune.data.structured import has_empty_answer, read_conversations, write_structured
+    from medtune.data.structured import has_empty_answer, write_structured
     from medtune.errors import DataError
 
     ratio = parse_ratio(args.ratio)
-    conversations = read_conversations(
-        args.file,
-        sheet=args.sheet,
-        columns=conversation_columns(args.input_column, args.output_column),
-        encoding=args.encoding,
-        map_fn=args.map_fn,
-        system=args.system,
-    )
+    conversations = read(args)
     train, test, repeated = split_by_question(conversations, ratio, args.seed)
     if not train or not test:
         raise DataError(

@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", metavar="PATH|auto", nargs="?", const="auto", help="continue from a checkpoint, or from the newest"
     )
-    parser.add_argument("--resume-anyway", action="store_true", help="though settings or data differ; keeps the checkpoint's lr")
+    parser.add_argument(
+        "--resume-anyway", action="store_true", help="though settings or data differ; keeps the checkpoint's lr"
+    )
     parser.add_argument("--overwrite", action="store_true", help="move an earlier run in the work dir aside")
     parser.add_argument("--check", action="store_true", help="check config and data, show a sample, train nothing")
 
@@ -80,6 +82,8 @@ def _check(config: Config) -> int:
     print(f"config {config.name}: no fault found")
     for line in inputs.train_dataset.report.lines():
         print(f"data: {line}")
+    if inputs.val_data is not None:
+        print(f"validation: {len(inputs.val_data.dataset.samples)} samples")  # type: ignore[attr-defined]
     print(f"steps in an epoch: {len(inputs.train_data)}")
     print(f"first sample ({inputs.train_dataset.samples[0]['origin']}), trained tokens {how_painted()}:")
     print(paint_sample(inputs.train_dataset.samples[0], inputs.tokenizer))

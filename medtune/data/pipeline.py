@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 from medtune.build import Count, Share, Within, checked_by
 from medtune.data.collate import StepBatch, collate_step
 from medtune.data.encode import EncodedSamples, EncodeReport, encode
-from medtune.data.map_fns import apply_map_fn, named_map_fn, resolve_map_fn
+from medtune.data.map_fns import named_map_fn
 from medtune.data.packing import plan_packs
 from medtune.data.readers import rows_of
-from medtune.data.records import Conversation, Message
+from medtune.data.records import Conversation
 from medtune.data.sampler import StepSampler
 from medtune.data.split import split_by_question
+from medtune.data.structured import map_rows
 from medtune.data.templates import PROMPT_TEMPLATE, Template, TokenizerTemplate, resolve_template
 from medtune.errors import ConfigError, DataError, nearest
 
@@ -143,8 +144,10 @@ def build_dataset(
     """
     if part == "val" and not val_ratio:
         return None
-    rows = rows_of(dataset)
-    conversations, map_name = _conversations(rows, dataset_map_fn, system)
+    conversations, map_fn = map_rows(rows_of(dataset), dataset_map_fn, system)
+    if map_fn is None:
+        raise DataError("the data set has no rows.")
+    map_name = getattr(map_fn, "__name__", type(map_fn).__name__)
     num_rows = len(conversations)
     dropped: Counter[str] = Counter()
     conversations = _without_empty(conversations, drop_empty, dropped)
@@ -177,26 +180,6 @@ def _packs(samples: EncodedSamples, max_length: int, pack: bool, seed: int, repo
 
 def _template_name(template: Template | TokenizerTemplate) -> str:
     return template.name if isinstance(template, Template) else "the tokenizer's own"
-
-
-def _conversations(
-    rows: Iterable[Any], map_fn: str | Callable[..., Any] | None, system: str
-) -> tuple[list[Conversation], str]:
-    conversations: list[Conversation] = []
-    function: Callable[..., Any] | None = None
-    for row in rows:
-        if function is None:
-            function = resolve_map_fn(map_fn, row)
-        conversations.append(_with_system(apply_map_fn(function, row), system))
-    if function is None:
-        raise DataError("the data set has no rows.")
-    return conversations, getattr(function, "__name__", type(function).__name__)
-
-
-def _with_system(conversation: Conversation, system: str) -> Conversation:
-    if not system or conversation.messages[0].role == "system":
-        return conversation
-    return Conversation((Message("system", system), *conversation.messages), conversation.origin)
 
 
 def _without_empty(conversations: list[Conversation], drop: bool, dropped: Counter[str]) -> list[Conversation]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medtune.data.map_fns import MapFn, apply_map_fn, resolve_map_fn
 from medtune.data.readers import read_data
-from medtune.data.records import Conversation, Message
+from medtune.data.records import Conversation, Message, Row
 from medtune.errors import DataError, UsageError
 
 
@@ -34,17 +34,35 @@ def read_conversations(
     Raises:
         DataError: what is wrong, with its place; also when there is no row at all.
     """
+    rows = read_data(data_path, sheet=sheet, columns=columns, encoding=encoding)
+    conversations, _ = map_rows(rows, map_fn, system)
+    if not conversations:
+        raise DataError(f"{data_path}: no rows.")
+    return conversations
+
+
+def map_rows(
+    rows: Iterable[Row], map_fn: str | MapFn | None = None, system: str = ""
+) -> tuple[list[Conversation], MapFn | None]:
+    """Map and validate rows; return them with the function that did it, None if there was no row.
+
+    Args:
+        rows: from `read_data` or `rows_of`.
+        map_fn: a format's name or a function; None detects the format from the first row.
+        system: system text of conversations that bring none of their own.
+
+    Raises:
+        DataError: a row that does not fit, with its place.
+    """
     conversations: list[Conversation] = []
     chosen: MapFn | None = None
-    for row in read_data(data_path, sheet=sheet, columns=columns, encoding=encoding):
+    for row in rows:
         chosen = chosen or resolve_map_fn(map_fn, row)
         conversation = apply_map_fn(chosen, row)
         if system and conversation.messages[0].role != "system":
             conversation = Conversation((Message("system", system), *conversation.messages), row.origin)
         conversations.append(conversation)
-    if not conversations:
-        raise DataError(f"{data_path}: no rows.")
-    return conversations
+    return conversations, chosen
 
 
 def has_empty_answer(conversation: Conversation) -> bool:

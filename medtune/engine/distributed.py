@@ -28,7 +28,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from medtune.errors import EnvironmentFault, Interrupted, MedtuneError, PeerFault, Stopped
+from medtune.errors import EnvironmentFault, MedtuneError, PeerFault
 
 BUCKET = 1 << 24
 """Elements of a gradient bucket: 64 MB of fp32."""
@@ -56,7 +56,8 @@ def is_main() -> bool:
 def process_group(device: str) -> Iterator[None]:
     """Be one of the processes that torchrun's environment variables describe, if they describe several.
 
-    At an orderly end (also that of a signal) every rank waits for the others; after a fault none does.
+    At the end every rank waits for the others. After a fault or a signal none does: the others may be elsewhere, and
+    learn it from the lost connection.
 
     Args:
         device: "cuda" or "cpu", with or without a number; it decides the backend.
@@ -68,12 +69,9 @@ def process_group(device: str) -> Iterator[None]:
         yield
         return
     _start(device)
-    try:
-        yield
-    except (Stopped, Interrupted):
-        _stop()
-        raise
-    _stop()
+    yield
+    barrier()
+    dist.destroy_process_group()
 
 
 def _start(device: str) -> None:
@@ -89,11 +87,6 @@ def _start(device: str) -> None:
         torch.cuda.set_device(local_rank)
     with _lost_peers():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
-
-
-def _stop() -> None:
-    barrier()
-    dist.destroy_process_group()
 
 
 def log_to(folder: Path) -> None:

@@ -222,6 +222,7 @@ class MedtuneRunner(Runner):
         if self.saved_step != self.loop.iter:
             self.save_checkpoint(self.work_dir, f"iter_{self.loop.iter}.pth")
         self.saver.wait()
+        distributed.barrier()  # else a rank that ends early would have its launcher end one that still saves
         kind = Interrupted if interrupted else Stopped
         saved = checkpoint.find_checkpoints(self.folder)[0]
         raise kind(f"stopped at step {self.loop.iter}; saved {saved}. Continue with --resume auto.")

@@ -28,9 +28,8 @@ def check_model(folder: Path) -> None:
     """
     for file in (folder / MODEL_CONFIG, folder / GENERATION_CONFIG):
         for key, value in _entries(read_json(file) if file.exists() else {}):
-            if CONTROLS.search(
-                f"{key}{value if isinstance(value, str) else ''}"
-            ):  # other libraries log them as they are
+            texts = [key, value] if isinstance(value, str) else [key]
+            if any(map(CONTROLS.search, texts)):  # other libraries log them as they are
                 raise ModelError(f"{file}: {key!r} holds control characters, which no model's settings do.")
             if "_implementation" in key and isinstance(value, str) and re.search(r"[/:@]", value):
                 raise ModelError(f"{file}: {key!r} names code on a hub, which medtune does not run; take it out.")

@@ -24,6 +24,8 @@ HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent
 ROOT = TESTS.parent
 CANARY = "MEDTUNE_CANARY"
+SECRET = "honest/secret.txt"  # a file of the user's, to which links in artefacts lead
+SECRET_TEXT = "nothing may publish this"
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SECONDS = 20.0  # for one command; those that work take a second or two
 
@@ -191,18 +193,18 @@ def _small_run(world: World) -> list[str]:
 
 def make_world(root: Path) -> World:
     """Honest data, base, adapter and checkpoint, for the hostile ones to be made from."""
-    from helpers import cli_environment, run_cli, tiny_llama_folder, write_questions
+    from helpers import tiny_llama_folder, write_questions
+
+    from medtune.cli import main
 
     world = World(root)
     for folder in (world.artefacts, world.run, world.canary, world.base):
         folder.mkdir(parents=True)
     tiny_llama_folder(world.base)
     write_questions(world.data, count=4)
-    words = [*_small_run(world), "--work-dir", str(world.checkpoint.parent)]
-    trained = run_cli(*words, cwd=root, **{k: cli_environment()[k] for k in ("PYTHONPATH",)})
-    assert trained.returncode == 0, trained.stderr
-    published = run_cli("convert", "pth_to_hf", "sft", str(world.checkpoint), str(world.adapter), cwd=root)
-    assert published.returncode == 0, published.stderr
+    (world.root / SECRET).write_text(SECRET_TEXT)
+    assert main([*_small_run(world), "--work-dir", str(world.checkpoint.parent)]) == 0
+    assert main(["convert", "pth_to_hf", "sft", str(world.checkpoint), str(world.adapter)]) == 0
     return world
 
 
@@ -250,6 +252,15 @@ def _run_in_a_process(world: World, listed: list[Job]) -> list[Outcome]:
         said = (world.root / "stderr").read_text()[-2000:]
         outcomes.append(Outcome(job.artefact, job.words, process.returncode, "", said, waited, []))
     return outcomes
+
+
+def leaks(world: World) -> list[str]:
+    """What lies where nothing may: in the canary's folder, or of the user's secret in what commands wrote."""
+    found = [f"{path} was made" for path in world.canary.rglob("*")]
+    for file in world.run.rglob("*"):
+        if file.is_file() and file.stat().st_size < 1 << 20 and SECRET_TEXT.encode() in file.read_bytes():
+            found.append(f"{file} holds the user's secret")
+    return found
 
 
 def _environment(world: World, results: Path) -> dict[str, str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hostile import World, artefact
-from hostile_files import ESCAPES, SECRET, Calls, python, shell
+from hostile import SECRET, World, artefact
+from hostile_files import ESCAPES, Calls, python, shell
 from safetensors.torch import load_file, save_file
 
 
@@ -159,7 +159,6 @@ def manifest_bomb(world: World, folder: Path) -> Path:
 @artefact("checkpoint", fast=True)
 def checkpoint_links_to_a_secret(world: World, folder: Path) -> Path:
     target = checkpoint_copy(world, folder)
-    (world.root / SECRET).write_text("secret of the user")
     (target / "vocab.txt").symlink_to(world.root / SECRET)
     return seal(target)
 

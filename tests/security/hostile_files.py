@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from hostile import CANARY, World, artefact
+from hostile import CANARY, SECRET, World, artefact
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m"
-SECRET = "honest/secret.txt"
 
 
 class Calls:
@@ -264,7 +263,6 @@ def adapter_record_deep(world: World, folder: Path) -> Path:
 def adapter_links_to_a_secret(world: World, folder: Path) -> Path:
     """Publishing a merged model must not publish a file of the user's."""
     target = adapter_copy(world, folder)
-    (world.root / SECRET).write_text("secret of the user")
     (target / "vocab.txt").symlink_to(world.root / SECRET)
     return target
 
