@@ -39,8 +39,8 @@ class World(NamedTuple):
 @contextlib.contextmanager
 def world() -> Iterator[World]:
     """A new world in a temporary folder; imports everything that training needs."""
-    import matplotlib.figure
     import medtune.configs._base_.sft
+
     import medtune.engine.plot
     import medtune.engine.train  # noqa: F401
 
@@ -79,6 +79,13 @@ def fork_to(output: Path, words: list[str], before: Callable[[], None] = lambda:
 def wait(pid: int) -> int:
     """Exit code of a forked process; negative is the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def complete(output: Path, words: list[str], before: Callable[[], None] = lambda: None) -> None:
+    """Run a command in a forked process that must end well; its output goes to a file."""
+    code = wait(fork_to(output, words, before))
+    if code:
+        raise SystemExit(f"exit code {code}: {' '.join(words)}\n{output.read_text()[-2000:]}")
 
 
 def weights(folder: Path) -> dict[str, bytes]:

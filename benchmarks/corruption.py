@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from campaign import finish, fork_to, parser, wait, world
+from campaign import complete, finish, fork_to, parser, wait, world
 
 from medtune.engine.checkpoint import newest_valid
 
@@ -75,7 +75,7 @@ def main(words: list[str] | None = None) -> int:
     noticed: Counter[str] = Counter()
     faults = []
     with world() as place:
-        assert wait(fork_to(place.folder / "log", place.words("run", **SETTINGS))) == 0
+        complete(place.folder / "log", place.words("run", **SETTINGS))
         run = place.folder / "run"
         newest, kept = run / "iter_2.pth", place.folder / "kept"
         shutil.copytree(newest, kept)

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from campaign import World, curve, finish, fork, leftovers, parser, wait, weights, world
+from campaign import complete, curve, finish, fork, leftovers, parser, wait, weights, world
 
 SETTINGS = {"max_steps": 14, "save_steps": 2, "save_total_limit": 2}
 LAST = "iter_14.pth"
@@ -47,7 +47,7 @@ def in_a_save(run: Path) -> bool:
     return any(name.startswith(IN_SAVE) for name in leftovers(run)) or max(saved, default=-1) > pointed
 
 
-def kill_once(place: World, words: list[str], run: Path, inside: bool, draw: random.Random, total: tuple[int, float]) -> str:
+def kill_once(words: list[str], run: Path, inside: bool, draw: random.Random, total: tuple[int, float]) -> str:
     """Start or go on with a run and kill it; where it was hit: "save", "elsewhere", or "" if it was done first."""
     operations, seconds = total
     if inside:
@@ -74,7 +74,7 @@ def main(words: list[str] | None = None) -> int:
     with world() as place:
         whole = place.folder / "whole"
         began = time.monotonic()
-        assert wait(fork(place.words("whole", **SETTINGS), lambda: kill_at(0, whole))) == 0
+        complete(place.folder / "log", place.words("whole", **SETTINGS), lambda: kill_at(0, whole))
         total = int((place.folder / "count").read_text()), time.monotonic() - began
         wanted = weights(whole / LAST), curve(whole)
         number = 0
@@ -85,7 +85,7 @@ def main(words: list[str] | None = None) -> int:
             kills = []
             for _ in range(min(2, arguments.count - sum(hit.values()))):
                 inside = hit["save"] <= hit["elsewhere"]
-                if where := kill_once(place, command, run, inside, draw, total):
+                if where := kill_once(command, run, inside, draw, total):
                     hit[where] += 1
                     kills.append(where)
             code = wait(fork(command))

@@ -2,11 +2,11 @@
 
     python benchmarks/save_faults.py [--count 0] [--seed 0]
 
-ENOSPC, EIO and EACCES at every open for writing, write, fsync, mkdir, chmod, rename, unlink and rmdir; at every write also
-one that is cut short, with ENOSPC after it, and, in safetensors and JSON files, one that loses half in silence. Wanted
-each time: exit code 3 and one line, a checkpoint that verifies, and with `--resume auto` the end of the undisturbed run.
-Exit code 0 is right where the checkpoint is complete all the same: an old one that cannot be removed, which the log
-tells, or a folder made that was there already. `--count` draws that many points; 0 is all.
+ENOSPC, EIO and EACCES at every open for writing, write, fsync, mkdir, chmod, rename, unlink and rmdir; at every write
+also one that is cut short, with ENOSPC after it, and, in safetensors and JSON files, one that loses half in silence.
+Wanted each time: exit code 3 and one line, a checkpoint that verifies, and with `--resume auto` the end of the
+undisturbed run. Exit code 0 is right where the checkpoint is complete all the same: an old one that cannot be removed,
+which the log tells, or a folder made that was there already. `--count` draws that many points; 0 is all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from campaign import World, finish, fork_to, parser, wait, world
+from campaign import World, complete, finish, fork_to, parser, wait, world
 
 SETTINGS = {"max_steps": 3, "save_steps": 1, "save_total_limit": 2}
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES}
@@ -107,7 +107,7 @@ class Faults:
             raise self.fault(SafetensorError)
         original(tensors, filename, **named)
         if strikes:
-            os.truncate(filename, os.path.getsize(filename) // 2)
+            os.truncate(filename, Path(filename).stat().st_size // 2)
             if self.kind == SHORT:
                 raise self.fault(SafetensorError)
 
@@ -142,11 +142,11 @@ class Written:
 def prepare(place: World) -> list[str]:
     """Make the undisturbed run, "whole", and one before its third save, "two"; the operations of that save."""
     log, two, operations = place.folder / "log", place.folder / "two", place.folder / "operations"
-    assert wait(fork_to(log, place.words("two", **{**SETTINGS, "save_total_limit": 3}))) == 0, log.read_text()
+    complete(log, place.words("two", **{**SETTINGS, "save_total_limit": 3}))
     shutil.rmtree(two / "iter_3.pth")
     shutil.copytree(two, place.folder / "whole")
     words = place.words("whole", **SETTINGS)
-    assert wait(fork_to(log, words, Faults(0, "", operations).install)) == 0, log.read_text()
+    complete(log, words, Faults(0, "", operations).install)
     return operations.read_text().splitlines()
 
 

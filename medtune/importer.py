@@ -21,7 +21,7 @@ from medtune.convert import RECORD, is_tokenizer_file, new_folder
 from medtune.errors import ModelError
 from medtune.files import write_json
 from medtune.model_card import model_card
-from medtune.models.adapter import LORA_NAME, PREFIX, WEIGHTS
+from medtune.models.adapter import LORA_NAME, PREFIX, WEIGHTS, read_adapter
 from medtune.models.identity import fingerprint
 from medtune.models.load import EMBEDDED, model_folder
 
@@ -192,10 +192,19 @@ def import_adapter(checkpoint: Path, values: Mapping[str, Any], out: Path, fp32:
     with new_folder(out, sum(tensor.nbytes for tensor in tensors.values())) as folder:
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         lora.save_pretrained(str(folder))
+        _check_written(folder, checkpoint)
         _copy_tokenizer(values, folder)
         write_json(folder / RECORD, record)
         (folder / "README.md").write_text(model_card(record), encoding="utf-8")
     return sorted(out.iterdir())
+
+
+def _check_written(folder: Path, checkpoint: Path) -> None:
+    try:
+        read_adapter(folder)
+    except ModelError as fault:
+        reason = str(fault).removeprefix(str(folder)).lstrip("/")
+        raise ModelError(f"{checkpoint}: no LoRA adapter that fits the config: {reason}") from None
 
 
 def _peft_name(name: str) -> str:

@@ -196,7 +196,7 @@ def tell_launcher(message: str, exit_code: int, echo: bool) -> bool:
     file = os.environ.get(ERROR_FILE)
     if not file:
         return False
-    extra = {"timestamp": str(int(time.time())), "py_callstack": "", "time": time.time(), "echo": echo}
+    extra = {"timestamp": str(int(time.time())), "time": time.time(), "echo": echo}
     data = {"message": {"message": message, "errorCode": exit_code, "extraInfo": extra}}
     Path(file).write_text(json.dumps(data), encoding="utf-8")
     return echo or os.environ.get("RANK", "0") != "0"

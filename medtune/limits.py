@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-SECONDS = 3.0
+SECONDS = 2.0
 NBYTES = 512 << 20
 PAGE = resource.getpagesize()
 STATM = "/proc/self/statm"  # the first number is this process's pages, in use or only reserved

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -164,7 +164,11 @@ def ranks(count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         port = probe.getsockname()[1]
     with ProcessPoolExecutor(count, mp_context=processes) as pool:
         futures = [pool.submit(_in_rank, rank, count, port, function, args) for rank in range(count)]
-        return [future.result(timeout=120) for future in futures]
+        done, waiting = wait(futures, timeout=120, return_when=FIRST_EXCEPTION)
+        if waiting:
+            for process in list(pool._processes.values()):
+                process.kill()
+        return [future.result() for future in sorted(futures, key=lambda future: future not in done)]
 
 
 def _in_rank(rank: int, count: int, port: int, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:

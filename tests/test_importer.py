@@ -173,6 +173,11 @@ def test_a_config_without_lora_is_refused(refusal, tuned, config, tmp_path):
     assert "model.lora" in refusal(mmengine_file(tmp_path / "epoch_1.pth", xtuner_state(tuned)))
 
 
+def test_lora_weights_that_are_no_adapter_are_refused(refusal, tmp_path):
+    state = {"llm.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight": torch.ones(4, 64)}
+    assert "lacks lora_A, lora_B" in refusal(mmengine_file(tmp_path / "half.pth", state))
+
+
 def test_zero_3_shards_are_refused_with_the_way_out(refusal, tmp_path):
     folder = tmp_path / "iter_9.pth"
     folder.mkdir()

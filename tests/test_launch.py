@@ -135,22 +135,28 @@ def test_what_rank_0_has_said_is_not_said_again(fake, capsys):
 def test_a_signal_reaches_every_rank_which_ends_in_its_own_time(fake, tmp_path, number):
     """The fault it finds: torchrun's, which dies of SIGUSR1 and turns 75 into 1."""
     before = signal.getsignal(number)
-    timer = threading.Timer(1.5, os.kill, (os.getpid(), number))
-    timer.start()
+
+    def send():
+        wait_for(lambda: len(list(tmp_path.glob("ready-?"))) == 2)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send).start()
     code = fake(
         f"""
+        os.chdir({str(tmp_path)!r})
         def end(number, frame):
-            time.sleep(0.5)
-            open({str(tmp_path)!r} + f"/{{rank}}-{{number}}", "w").close()
+            time.sleep(0.3)
+            open(f"{{rank}}-{{number}}", "w").close()
             os._exit(75)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, end)
+        open(f"ready-{{rank}}", "w").close()
         time.sleep(30)
         """
     )
     assert code == 75
     arrived = signal.SIGTERM if number == signal.SIGHUP else number
-    assert {f.name for f in tmp_path.glob("?-*")} == {f"{rank}-{int(arrived)}" for rank in range(2)}
+    assert {f.name for f in tmp_path.glob("[01]-*")} == {f"{rank}-{int(arrived)}" for rank in range(2)}
     assert signal.getsignal(number) == before
 
 
@@ -281,3 +287,13 @@ def test_under_another_launcher_a_signal_to_one_rank_stops_all_at_the_same_step(
     assert told[1] == ("", "")
     stopped = told[0][1].splitlines()[-1]
     assert stopped in logged(tmp_path, 1)
+
+
+@pytest.mark.slow
+def test_two_nodes_meet_at_one_port_and_both_commands_end_with_the_same_code(tmp_path, words):
+    place = {"NPROC_PER_NODE": "1", "NNODES": "2", "ADDR": "127.0.0.1", "PORT": str(launch.wanted(TWO).port)}
+    typed = words(tmp_path / "q.jsonl", max_steps=2)
+    runs = [start(tmp_path, typed, **place, NODE_RANK=str(node)) for node in range(2)]
+    told = [run.communicate(timeout=120) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], told
+    assert "Iter(train) [2/2]" in told[0][0] and told[1] == ("", "")

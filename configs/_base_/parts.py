@@ -86,12 +86,14 @@ def adapter(
 
 
 def validation_data(
-    train_dataset: dict[str, Any], data_path: str | None, max_dataset_length: int | None
+    train_dataset: dict[str, Any], data_path: str | None, max_dataset_length: int | None, needed_by: Any = None
 ) -> dict[str, Any]:
     """Validation data, read and encoded as the training data: a file of its own, or the part split off by `val_ratio`.
 
-    With neither, building it gives None.
+    With neither, building it gives None, unless a setting needs it.
     """
+    if needed_by and data_path is None and not train_dataset.get("val_ratio"):
+        raise ConfigError("save_best and early_stopping_patience need validation data: val_ratio or val_data_path.")
     source = train_dataset.get("dataset")
     changes: dict[str, Any] = {"part": "val", "max_dataset_length": max_dataset_length}
     if data_path is None:

@@ -144,7 +144,9 @@ train_dataloader = dict(
     seed=seed,
 )
 
-val_dataset = parts.validation_data(train_dataset, val_data_path, max_eval_samples)
+val_dataset = parts.validation_data(
+    train_dataset, val_data_path, max_eval_samples, needed_by=save_best or early_stopping_patience
+)
 
 val_dataloader = dict(
     type=step_dataloader,

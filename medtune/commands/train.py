@@ -3,6 +3,8 @@
 CONFIG is a file or a name from `medtune list-cfg`. Settings of its PART 1 may be given anywhere on the line as
 name=value, values deeper in it as name.key=value; they take effect before the config runs, so whatever depends on
 them follows.
+
+NPROC_PER_NODE=N trains in N processes; on several nodes give each one NNODES, NODE_RANK and ADDR (of node 0) too.
 """
 
 from __future__ import annotations

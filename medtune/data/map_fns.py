@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from medtune.data.records import Conversation, Row, to_conversation
+from medtune.data.records import Conversation, Row, shown_names, to_conversation
 from medtune.data.subject_map_fns import (
     Fields,
     arxiv_map_fn,
@@ -286,7 +286,7 @@ def resolve_map_fn(spec: str | MapFn | None, first: Row) -> MapFn:
     try:
         spec(first.fields)
     except KeyError as fault:
-        raise _misfit(spec, first, fault) from fault
+        raise _misfit(spec, first, fault) from _silenced(fault)
     except Exception:  # a fault of this row alone is apply_map_fn's to report
         return spec
     return spec
@@ -333,12 +333,19 @@ def apply_map_fn(map_fn: MapFn, row: Row) -> Conversation:
     except MedtuneError:
         raise
     except KeyError as fault:
-        raise _misfit(map_fn, row, fault) from fault
+        raise _misfit(map_fn, row, fault) from _silenced(fault)
     except Exception as fault:
         raise DataError(
             f"{row.origin}: {_name(map_fn)} failed on {_keys(row.fields)} with {type(fault).__name__}. Fix the row or "
             "the map function (--debug shows the traceback)."
-        ) from fault
+        ) from _silenced(fault)
+
+
+def _silenced(fault: Exception) -> Exception:
+    """The fault with its traceback, without its message and causes: they may quote the row."""
+    fault.args = ()
+    fault.__cause__ = fault.__context__ = None
+    return fault
 
 
 def _fits(name: str, fields: Any) -> bool:
@@ -358,7 +365,12 @@ def _fits(name: str, fields: Any) -> bool:
 
 
 def _misfit(map_fn: MapFn, row: Row, fault: KeyError) -> DataError:
-    wants = next((keys for fn, keys in FORMATS.values() if fn is map_fn), tuple(map(str, fault.args)))
+    missing = tuple(map(str, fault.args))
+    wants = next((keys for fn, keys in FORMATS.values() if fn is map_fn), None)
+    values = str(list(row.fields.values())) if isinstance(row.fields, Mapping) else str(row.fields)
+    if wants is None and any(key in values for key in missing):  # a user's function that looked up what the row says
+        return DataError(f"{row.origin}: {_name(map_fn)} failed on {_keys(row.fields)} with KeyError. Fix the row.")
+    wants = wants or missing
     if isinstance(row.fields, Mapping) and all(key in row.fields for key in wants):
         return DataError(f"{row.origin}: {_name(map_fn)} misses the key {str(fault)[:40]} inside the row.")
     try:
@@ -374,8 +386,10 @@ def _name(map_fn: MapFn) -> str:
 
 
 def _keys(fields: Any) -> str:
-    """Describe a row by its keys, cut short: in a table without a header row the "keys" are somebody's data."""
+    """Describe a row by its keys."""
     if not isinstance(fields, Mapping):
         return f"a {type(fields).__name__}"
-    keys = [repr(str(key)[:24]) for key in list(fields)[:12]]
+    keys = [repr(key[:24]) for key in shown_names(fields)[:12]]
+    if not keys:
+        return f"a row whose {len(fields)} keys look like text (is the header missing?)"
     return f"a row with the keys {', '.join(keys)}{', ...' if len(fields) > 12 else ''}"

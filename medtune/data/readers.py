@@ -14,7 +14,7 @@ from typing import Any
 
 from medtune.build import checked_by
 from medtune.data.decoding import open_text
-from medtune.data.records import Row
+from medtune.data.records import Row, shown_names
 from medtune.data.tables import read_csv, read_xlsx
 from medtune.errors import DataError, UsageError, nearest, printable
 
@@ -330,7 +330,7 @@ def _pick(rows: Iterator[Row], columns: Mapping[str, str] | None) -> Iterator[Ro
             continue
         for key in columns.values():
             if key not in row.fields:
-                known = [str(name)[:24] for name in row.fields][:12]
-                there = f"the row has {', '.join(map(repr, known))}.{nearest(str(key), known)}"
+                known = [name[:24] for name in shown_names(row.fields)[:12]]
+                there = f"the row has {', '.join(map(repr, known)) or 'others'}.{nearest(str(key), known)}"
                 raise DataError(f"{row.origin}: no key {key!r}; {there}")
         yield Row({field: row.fields[key] for field, key in columns.items()}, row.origin)

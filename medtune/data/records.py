@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from medtune.errors import DataError
 
 ROLES = ("system", "user", "assistant")
+LIKE_DATA = re.compile(r"\d{5}|.{41}|[。！？；?!;]$", re.DOTALL)
 
 
 class Row(NamedTuple):
@@ -36,6 +38,12 @@ class Conversation:
 
     messages: tuple[Message, ...]
     origin: str = ""
+
+
+def shown_names(names: Iterable[Any]) -> list[str]:
+    """Columns or keys as messages may show them: none if one looks like data, as in a table without a header row."""
+    texts = [str(name) for name in names]
+    return [] if any(map(LIKE_DATA.search, texts)) else texts
 
 
 def to_conversation(raw: Any, origin: str = "") -> Conversation:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.data.decoding import open_text
-from medtune.data.records import Row
+from medtune.data.records import Row, shown_names
 from medtune.errors import DataError, nearest, printable
 
 Grid = Iterator[tuple[int, list[str]]]
@@ -50,7 +50,7 @@ def read_xlsx(path: Path, name: str, sheet: str | None, columns: Mapping[str, st
 
 @contextlib.contextmanager
 def _readable(name: str) -> Iterator[None]:
-    """Inside, what openpyxl makes of a damaged workbook, which is nearly everything, is a DataError without its text."""
+    """Inside, what openpyxl raises for a damaged workbook, nearly everything, is a DataError without its text."""
     try:
         yield
     except DataError:
@@ -174,8 +174,9 @@ def _choose(header: list[str], columns: Mapping[str, str] | None, where: str) ->
         return {field: _find_column(wanted, titles, where) for field, wanted in columns.items()}
     twice = sorted({title for title in titles if titles.count(title) > 1})
     if twice:
+        same = repr(twice[0]) if shown_names(titles) else "the same text"
         raise DataError(
-            f"{where}: the header has {twice[0][:40]!r} more than once. Rename one, or name columns by letter: "
+            f"{where}: the header has {same} more than once. Rename one, or name columns by letter: "
             "data_columns=dict(input='A', output='B')."
         )
     return {title: index for index, title in enumerate(titles)}
@@ -191,5 +192,7 @@ def _find_column(wanted: str, titles: list[str], where: str) -> int:
         raise DataError(f"{where}: the columns {same} are both named {wanted!r}. Name one by its letter.")
     if re.fullmatch("[A-Za-z]{1,3}", str(wanted)) and wanted.upper() in letters:
         return letters.index(wanted.upper())
-    known = ", ".join(f"{title[:40]!r} ({letter})" for letter, title in zip(letters[:20], titles, strict=False))
-    raise DataError(f"{where}: no column {wanted!r}; it has {known}.{nearest(str(wanted), titles)}")
+    shown = shown_names(titles)
+    known = ", ".join(f"{title!r} ({letter})" for letter, title in zip(letters[:20], shown, strict=False))
+    known = known or f"columns A to {letters[-1]}, and its first row does not look like a header"
+    raise DataError(f"{where}: no column {wanted!r}; it has {known}.{nearest(str(wanted), shown)}")

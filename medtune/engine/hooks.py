@@ -181,11 +181,12 @@ class CheckpointHook(Hook):
         self.last_folder = Path()
 
     def before_train(self, runner: MedtuneRunner) -> None:  # type: ignore[override]
-        """Name the best, if the run was killed between saving it and that."""
+        """Do what was left to do after the last save, if the run was killed between the two."""
         runner.saver.in_background = self.async_save
         folder = runner.resumed_from
-        if folder and folder.parent == runner.folder and runner.best_step == runner.loop.iter:
-            checkpoint.point_last_to(folder, checkpoint.BEST)
+        is_here = folder and folder.parent == runner.folder and distributed.is_main()
+        if folder and is_here:
+            self._tidy(runner, folder, runner.best_step == runner.loop.iter)
 
     def after_train_iter(self, runner: MedtuneRunner, batch_idx: int, data_batch: Any, outputs: Any) -> None:  # type: ignore[override]
         """Save at the interval, and the best step; a best one that ends an epoch is saved under the epoch's name."""

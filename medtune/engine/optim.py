@@ -42,6 +42,7 @@ class StepOptimWrapper(OptimWrapper):
             {} if loss_scale == "dynamic" else {"init_scale": float(loss_scale), "growth_interval": 10**9}
         )
         self.scaler = torch.amp.GradScaler(device, enabled=_is_fp16(dtype, device), **fixed)
+        self.scaler.scale(torch.zeros((), device=device))  # begins its state; a rank may have nothing to do in step 1
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """Add the gradient of a micro-batch's share of the step's loss."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import shutil
 import signal
@@ -30,6 +29,7 @@ from medtune.data.collate import StepBatch
 from medtune.data.pipeline import TrainingData
 from medtune.engine import checkpoint, distributed, signals
 from medtune.engine.loops import TrainLoop
+from medtune.engine.optimizers import settings_of
 from medtune.engine.saving import Saver
 from medtune.errors import Interrupted, ModelError, Stopped, UsageError
 from medtune.files import read_json, write_json
@@ -328,15 +328,9 @@ class MedtuneRunner(Runner):
             "world_size": sampler.world_size,
             "seed": sampler.seed,
             "num_steps": self.loop.num_steps,
-            "optimizer_settings": self._optimizer_settings(),
+            "optimizer_settings": settings_of(self.optim_wrapper.optimizer),
             "trained": sorted(self.model.trainable_parameters()),
         }
-
-    def _optimizer_settings(self) -> str:
-        """The optimizer's class and defaults, and size, peak rate and decay of each of its groups."""
-        optimizer = self.optim_wrapper.optimizer
-        groups = [[len(g["params"]), g.get("initial_lr"), g.get("weight_decay")] for g in optimizer.param_groups]
-        return json.dumps([type(optimizer).__name__, optimizer.defaults, groups], default=str)
 
     def _progress_summary(self) -> dict[str, Any]:
         loop = self.loop

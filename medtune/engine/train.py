@@ -15,6 +15,7 @@ from medtune.engine import checkpoint, distributed, signals
 from medtune.engine.record import run_record
 from medtune.engine.runner import Inputs, MedtuneRunner
 from medtune.errors import ConfigError, UsageError
+from medtune.files import private
 from medtune.models.load import pick_device
 
 WRITTEN = (checkpoint.LAST, "best_checkpoint", "loss.png", "train_results.json", "eval_results.json")
@@ -83,6 +84,7 @@ def train(
         And as `prepare_inputs`, `build_runner`, `MedtuneRunner.resume` and `.train`.
     """
     with ExitStack() as held:
+        held.enter_context(private())  # a run's folder may hold patients' text
         held.enter_context(signals.handled_by(signals.stop_before_training))
         held.enter_context(distributed.process_group(_device(config)))
         with distributed.together():
@@ -142,7 +144,7 @@ def _move_aside(work_dir: Path) -> None:
     """Move what an earlier run wrote, and nothing else, to a folder beside the work dir."""
     timestamps = [item for item in work_dir.iterdir() if (item / "vis_data").is_dir()]
     named = [work_dir / name for name in WRITTEN if (work_dir / name).exists()]
-    earlier = [*checkpoint.find_checkpoints(work_dir), *timestamps, *named]
+    earlier = [*checkpoint.find_checkpoints(work_dir), *timestamps, *named, *work_dir.glob("rank_*.log")]
     if earlier:
         aside = work_dir.with_name(f"{work_dir.name}_before_{datetime.datetime.now():%Y%m%d_%H%M%S_%f}")
         aside.mkdir(mode=0o700)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EMBEDDED = ("med-llama-tiny",)
+COMMIT = re.compile("[0-9a-f]{40}")
 
 DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -35,8 +37,10 @@ _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _EVERYTHING_ELSE = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 
 
-def model_folder(name: str | Path, revision: str | None = None) -> Path:
+def model_folder(name: str | Path, revision: str | None = None, with_code: bool = False) -> Path:
     """Return the local folder of a model named by path, embedded name or hub id (downloaded if need be).
+
+    A download leaves out the repository's Python files unless `with_code` asks for them.
 
     Raises:
         ModelError: no such folder, or it is not a model folder, or the hub does not have it or cannot be reached.
@@ -52,8 +56,9 @@ def model_folder(name: str | Path, revision: str | None = None) -> Path:
         raise ModelError(f"{name}: no such folder. Name a model folder, a hub id, or one of {', '.join(EMBEDDED)}.")
     from huggingface_hub import snapshot_download
 
+    wanted = [*_WEIGHTS, *_EVERYTHING_ELSE, *(["*.py"] if with_code else [])]
     try:
-        fetched = Path(snapshot_download(str(name), revision=revision, allow_patterns=[*_WEIGHTS, *_EVERYTHING_ELSE]))
+        fetched = Path(snapshot_download(str(name), revision=revision, allow_patterns=wanted))
         if not any(fetched.glob("*.safetensors")):
             fetched = Path(
                 snapshot_download(str(name), revision=revision, allow_patterns=["*.bin", "*.bin.index.json"])
@@ -72,10 +77,17 @@ def _is_hub_id(name: str) -> bool:
     return len(parts) <= 2 and all(parts) and not name.startswith((".", "~", "/"))
 
 
-def _precheck_name(pretrained_model_name_or_path: str, **_: Any) -> Path | None:
-    """A local name must be a model folder; a hub id is looked up only when it is loaded."""
+def _precheck_name(
+    pretrained_model_name_or_path: str, trust_remote_code: bool = False, revision: str | None = None, **_: Any
+) -> Path | None:
+    """A local name must be a model folder; a hub id is looked up only when it is loaded, its code only if pinned."""
     name = pretrained_model_name_or_path
     looks_local = Path(name).expanduser().exists() or name in EMBEDDED or not _is_hub_id(name)
+    if trust_remote_code and not looks_local and not COMMIT.fullmatch(revision or ""):
+        raise ModelError(
+            f"{name}: trust_remote_code runs the code of this repository, so name the commit that you have read: "
+            "model_revision of 40 hexadecimal digits, not a branch or tag, which can change."
+        )
     return model_folder(name) if looks_local else None
 
 
@@ -116,7 +128,7 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     path = Path(pretrained_model_name_or_path).expanduser()
-    folder = path if path.is_dir() else model_folder(pretrained_model_name_or_path, revision)
+    folder = path if path.is_dir() else model_folder(pretrained_model_name_or_path, revision, trust_remote_code)
     if not has_tokenizer(folder):
         raise ModelError(
             f"{pretrained_model_name_or_path}: the folder has no tokenizer (tokenizer.json, tokenizer.model or "
@@ -172,7 +184,7 @@ def load_llm(
 
     target = pick_device(device)
     dtype = pick_dtype(torch_dtype, target)
-    folder = model_folder(pretrained_model_name_or_path, revision)
+    folder = model_folder(pretrained_model_name_or_path, revision, trust_remote_code)
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
     if bits is not None:
         options["quantization_config"] = _quantization(bits, dtype)

@@ -124,6 +124,7 @@ def independent_validation(model, folder, samples):
     return output.loss.item(), correct.double().mean().item()
 
 
+@pytest.mark.slow
 def test_validation_loss_and_accuracy_equal_plain_peft_whatever_the_batch_size(tmp_path, model, data):
     found = []
     for size in (1, 3, 100):

@@ -203,6 +203,7 @@ def test_a_run_cut_in_two_equals_the_run_in_one_piece(tmp_path, model, data, nam
 DECAYS = {"custom_keys": {"embed_tokens": {"lr_mult": 0.5}}, "norm_decay_mult": 0.0}
 
 
+@pytest.mark.slow
 def test_a_flat_config_may_name_a_torch_class_for_its_optimizer(tmp_path, model, data):
     wanted = small_run(tmp_path / "named", model, data)
     config = small_config(model, data)
@@ -212,10 +213,11 @@ def test_a_flat_config_may_name_a_torch_class_for_its_optimizer(tmp_path, model,
     assert scalars(runner) == pytest.approx(scalars(wanted), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_lora_plus_reaches_the_run(tmp_path, model, data):
     runner = small_run(tmp_path, model, data, lora_plus_ratio=16, max_steps=1, warmup_ratio=0.0, lr_schedule="constant")
     groups = runner.optim_wrapper.optimizer.param_groups
     rates = {name: g["lr"] for g in groups for name in g["param_names"]}
     assert {rates[name] for name in rates if "lora_A" in name} == {1e-2}
-    assert {rates[name] for name in rates if "lora_B" in name} == {pytest.approx(16e-2)}
+    assert [rates[name] for name in rates if "lora_B" in name] == pytest.approx([16e-2] * 14)
     assert scalars(runner, "lr") == [1e-2]

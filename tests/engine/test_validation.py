@@ -12,6 +12,7 @@ import torch
 from helpers import (
     padded_batch,
     ragged_samples,
+    ranks,
     run_cli,
     scalars,
     small_config,
@@ -141,9 +142,9 @@ def test_validation_data_from_two_places_is_refused(model, data, val_data):
 @pytest.mark.parametrize(
     "settings, steps",
     [
-        ({"max_steps": 5, "eval_steps": 2}, [2, 4, 5]),
-        ({"max_steps": 4, "eval_steps": 2}, [2, 4]),
-        ({"max_steps": None, "max_epochs": 1.5}, [5, 8]),
+        ({"max_steps": 3, "eval_steps": 2}, [2, 3]),
+        pytest.param({"max_steps": 4, "eval_steps": 2}, [2, 4], marks=pytest.mark.slow),
+        pytest.param({"max_steps": None, "max_epochs": 1.5}, [5, 8], marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -208,6 +209,7 @@ def test_a_broken_evaluation_or_disk_is_found_before_the_first_step(tmp_path, mo
     assert saved_names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_rehearsal_leaves_nothing_behind(tmp_path, model, data):
     small_run(tmp_path, model, data, val_ratio=0.3, max_steps=1)
     kept = {"iter_1.pth", "last_checkpoint", "sft.py", "eval_results.json", "train_results.json", ".lock"}
@@ -217,6 +219,7 @@ def test_the_rehearsal_leaves_nothing_behind(tmp_path, model, data):
 # ---------------------------------------------------------------- the best one, and stopping early
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_named_and_survives_the_limit(tmp_path, model, data, best_run):
     folder, losses = best_run
     best = losses.index(min(losses)) + 1
@@ -296,13 +299,40 @@ def test_what_it_cannot_do_is_refused(tmp_path, model, data):
     assert "Did you mean 'val_loss'" in fault
     for setting in ({"save_best": "val_loss"}, {"early_stopping_patience": 1}):
         with pytest.raises(ConfigError, match="need validation data: val_ratio or val_data_path"):
-            small_run(tmp_path, model, data, **setting)
+            small_config(model, data, **setting)
+    flat = small_config(model, data)
+    flat.values["default_hooks"]["validation"]["save_best"] = "val_loss"
+    with pytest.raises(ConfigError, match="need validation data"):
+        train(flat, tmp_path)
+
+
+def validated(folder, model, data):
+    settings = {**BEST, "max_steps": 3, "accumulative_counts": 1, "early_stopping_patience": 5}
+    runner = small_run(Path(folder), model, data, **settings)
+    return scalars(runner, "val_loss"), scalars(runner, "val_accuracy"), runner.metrics["val_tokens"]
+
+
+@pytest.mark.slow
+def test_two_ranks_validate_together_what_one_does_alone(tmp_path, model, data):
+    both = ranks(2, validated, str(tmp_path / "two"), model, data)
+    assert results(tmp_path / "two")["val_loss"] == both[0][0][-1]
+    name = (tmp_path / "two" / "best_checkpoint").read_text().strip()
+    assert (tmp_path / "two" / name).is_dir()
+    last = tmp_path / "two" / "iter_3.pth"
+    config = small_config(model, data, **{**BEST, "max_steps": 3})
+    alone = evaluate_checkpoint(config, last)
+    assert both[0][0][-1] == pytest.approx(alone["val_loss"], rel=1e-6)
+    assert (both[0][1][-1], both[0][2]) == (alone["val_accuracy"], alone["val_tokens"])
 
 
 # ---------------------------------------------------------------- medtune test
 
 
-@pytest.mark.parametrize("settings", [{}, {"method": "full", "torch_dtype": "bf16", "lr": 1e-3}], ids=["lora", "bf16"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, pytest.param({"method": "full", "torch_dtype": "bf16", "lr": 1e-3}, marks=pytest.mark.slow)],
+    ids=["lora", "full bf16"],
+)
 def test_a_checkpoint_measures_what_its_training_logged(tmp_path, model, data, settings):
     settings = {**settings, "val_ratio": 0.3, "max_steps": 2}
     runner = small_run(tmp_path, model, data, **settings)
@@ -325,6 +355,7 @@ def test_a_checkpoint_measures_what_plain_peft_does_on_another_file(tmp_path, mo
     assert json.loads(val_data.read_text().splitlines()[0])["answer"] in text
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_refused(tmp_path, model, data):
     small_run(tmp_path, model, data, max_steps=1)
     with pytest.raises(UsageError, match=r"no validation data: set val_data_path=FILE, or val_ratio=0\.1"):

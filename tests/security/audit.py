@@ -1,4 +1,4 @@
-# ruff: noqa: PTH  (pathlib is not imported in every process that this starts in)
+# ruff: noqa: PTH114, PTH118, PTH119, PTH120
 """Becomes `sitecustomize` of a process under test: writes down what no file that medtune reads may make it do.
 
 Events go to the file AUDIT_LOG, one a line. Writing is allowed below the folders of AUDIT_WRITABLE; code must not come

@@ -62,7 +62,7 @@ pth("pth_popen", lambda w: Calls(subprocess.Popen, ["mkdir", str(w.canary / "by_
 pth("pth_exec", lambda w: Calls(builtins.exec, python(w)))
 pth("pth_eval", lambda w: Calls(builtins.eval, f"__import__('os').mkdir({str(w.canary / 'by_eval')!r})"))
 pth("pth_import", lambda w: Calls(builtins.__import__, "medtune_canary"))
-pth("pth_getattr", lambda w: Calls(getattr, Calls(builtins.__import__, "os"), "system"), fast=True)
+pth("pth_getattr", lambda w: Calls(getattr, Calls(builtins.__import__, "os"), "system"))
 pth("pth_runpy", lambda w: Calls(runpy._run_code, python(w), {}))
 pth("pth_numpy_load", lambda w: Calls(np.load, str(w.canary / "x.npy"), None, True))
 pth("pth_numpy_save", lambda w: Calls(np.save, str(w.canary / "x.npy"), [1]))
@@ -75,7 +75,9 @@ pth("pth_path_write", lambda w: Calls(Path.write_text, Path(w.canary / "x"), "x"
 def pth_with_mmengine_config_text(world: World, folder: Path) -> Path:
     """mmengine 0.10.7 runs `meta.config` as a Python file when it resumes."""
     meta = {"config": python(world), "cfg": python(world), "iter": 1, "epoch": 1}
-    torch.save({"state_dict": {"llm.lora_A.weight": torch.ones(2)}, "meta": meta}, folder / "iter_1.pth")
+    name = "llm.base_model.model.model.layers.0.self_attn.q_proj.lora_{}.default.weight"
+    weights = {name.format("A"): torch.ones(64, 64), name.format("B"): torch.ones(64, 64)}
+    torch.save({"state_dict": weights, "meta": meta}, folder / "iter_1.pth")
     return folder / "iter_1.pth"
 
 

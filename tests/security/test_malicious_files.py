@@ -75,7 +75,7 @@ def seen(world):
         config = Path(world.root / f"control_{number}.py")
         lines = text.format(canary=str(world.canary), folder=str(folder)).replace("; ", "\n")
         config.write_text(f"import os\n{lines}\nraise ValueError\n")
-        jobs.append(hostile.Job(name, ["log-dataset", str(config)]))
+        jobs.append(hostile.Job(name, ["train", str(config)]))
     found = {outcome.artefact: outcome for outcome in hostile.run_jobs(world, jobs)}
     for path in world.canary.iterdir():
         path.rmdir() if path.is_dir() else path.unlink()
