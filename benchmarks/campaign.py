@@ -70,6 +70,8 @@ def fork_to(output: Path, words: list[str], before: Callable[[], None] = lambda:
         os.dup2(handle, 2)
         before()
         code = cli.main(words)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from medtune.errors import Interrupted, Stopped
+from medtune.errors import Stopped
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -27,11 +28,13 @@ def stop_before_training(number: int, frame: Any) -> NoReturn:
     """A handler for the time of loading, when there is nothing to save yet.
 
     Raises:
-        Stopped: exit code 75. Interrupted: 130, for Ctrl-C.
+        SystemExit: exit code 75. KeyboardInterrupt: 130, for Ctrl-C. No library takes these for a fault of its own.
     """
     next_at_once()
-    kind = Interrupted if number == signal.SIGINT else Stopped
-    raise kind("stopped before the first step; nothing is lost. Run the same command again.")
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    os.write(2, b"medtune: stopped before the first step; nothing is lost. Run the same command again.\n")
+    raise SystemExit(Stopped.exit_code)
 
 
 def next_at_once() -> None:
