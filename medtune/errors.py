@@ -78,7 +78,7 @@ class Interrupted(MedtuneError):
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: the control characters that it would obey, which a file's names and texts may hold, as \\x1b."""
+    """Text for a terminal, with the control characters that it would obey, and a file may hold, written as \\x1b."""
     return CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 

@@ -236,7 +236,7 @@ def test_a_fault_on_purpose_is_its_message_and_its_exit_code(refused, failing, f
     [
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(errno.ENOSPC, "No space left", "/full/x"), 3, "the disk is full: /full/x. Free some space"),
-        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), 3, "the disk is full"),
+        (RuntimeError("serializing: I/O error: No space left on device (os error 28)"), 3, "the disk is full"),
         (MemoryError(), 3, "out of memory. Lower batch_size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), 3, "out of memory"),
         (FileExistsError(errno.EEXIST, "File exists", "afile"), 2, "afile: a file stands where a folder is wanted"),

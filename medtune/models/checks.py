@@ -16,6 +16,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MODEL_CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
+SLACK = 8  # by which a rank may pass the largest among the tensors: `r` may be one that no module has
 MOST_LAYERS = 1000  # of a model whose layers an adapter repeats
 
 
@@ -65,7 +66,7 @@ def check_adapter(folder: Path, modules: Iterable[str] = ()) -> dict[str, Any]:
     try:
         ranks = [config["r"], *(config.get("rank_pattern") or {}).values()]
         num_layers = sum(end - start for start, end in config.get("layer_replication") or [])
-        if not all(0 < rank <= largest for rank in ranks) or num_layers > MOST_LAYERS:
+        if not all(0 < rank <= SLACK * largest for rank in ranks) or num_layers > MOST_LAYERS:
             raise ModelError(f"{file}: ranks {ranks[:3]} and its layers do not fit the tensors beside it.")
         with limited():
             for pattern in _patterns(config):
