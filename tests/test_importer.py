@@ -23,6 +23,8 @@ from medtune.errors import ModelError
 from medtune.importer import Placeholder, read_old_checkpoint
 from medtune.shards import read_header
 
+pytestmark = pytest.mark.slow  # each reads or trains in processes of its own
+
 LAYERS = ["q_proj", "v_proj", "down_proj"]
 CONFIG = """
 _base_ = "sft"

@@ -29,6 +29,7 @@ def test_a_template_renders_with_its_variables_and_marks():
     assert [text[start:end] for start, end in spans] == ["secret of a patient", "fine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [

@@ -32,6 +32,8 @@ from medtune.errors import DataError, EnvironmentFault, PeerFault, UsageError
 from medtune.models import attention
 from medtune.models.sft import SupervisedFinetune
 
+pytestmark = pytest.mark.slow  # each reads or trains in processes of its own
+
 
 def stage():
     llm = tiny_llama()

@@ -34,6 +34,7 @@ def log_of(work_dir):
     return next(work_dir.glob("*/*.log")).read_text()
 
 
+@pytest.mark.slow
 def test_the_logged_loss_is_the_mean_over_the_trained_tokens_of_the_interval(tmp_path, model, data):
     each = small_run(tmp_path / "each", model, data, max_steps=6)
     third = small_run(tmp_path / "third", model, data, max_steps=6, logging_interval=3)

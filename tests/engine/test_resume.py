@@ -71,6 +71,7 @@ def log_of(run):
     return "".join(f.read_text() for f in sorted(Path(run).glob("*/*.log")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_2_steps_and_then_2_more_equal_4_in_one_piece(tmp_path, model, data, method):
     settings = {**METHODS[method], "save_steps": 2}
@@ -109,6 +110,7 @@ def test_resuming_at_the_end_of_an_epoch_saves_that_epoch_and_goes_on(tmp_path, 
     assert (halves / "last_checkpoint").read_text() == "epoch_2.pth\n"
 
 
+@pytest.mark.slow
 def test_a_finished_run_resumes_to_its_end_and_stays_as_it_is(tmp_path, model, data, cut):
     run = copied(cut, tmp_path / "run")
     before = weights(run / "iter_4.pth")

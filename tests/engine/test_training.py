@@ -74,6 +74,7 @@ def plain_loop(llm, steps, lr, max_norm, warmup):
     return losses, norms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "recompute"]
 )
@@ -113,6 +114,7 @@ def test_the_loss_curve_equals_a_plain_transformers_loop_in_the_same_order(
     assert wanted[-1] < wanted[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_every_method_trains_in_every_dtype(tmp_path, model, data, method, dtype):
@@ -144,6 +146,7 @@ def test_qlora_has_quantised_weights_and_no_weight_but_the_adapters_is_trained(t
 # ---------------------------------------------------------------- the same again
 
 
+@pytest.mark.slow
 def test_two_runs_with_one_seed_give_the_same_adapter_and_another_seed_another(tmp_path, model, data):
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         small_run(tmp_path / name, model, data, seed=seed)

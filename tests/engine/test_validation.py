@@ -178,6 +178,7 @@ def test_the_results_of_the_training_count_all_of_it(tmp_path, model, data):
 # ---------------------------------------------------------------- the rehearsal
 
 
+@pytest.mark.slow
 def test_the_rehearsal_changes_no_bit_of_the_training(tmp_path, model, data, monkeypatch):
     settings = {"lora_dropout": 0.2, "neftune_noise_alpha": 5, "val_ratio": 0.3}
     small_run(tmp_path / "with", model, data, **settings)

@@ -67,6 +67,7 @@ def test_an_adapter_in_a_model_folder_is_refused(model):
         load_llm(str(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
