@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up an environment and run every check: lint, format, types, all tests. Further arguments go to pytest.
+# Set up an environment and run every check: lint, format, types, all tests, on two cores. Further arguments go to pytest.
 #
 #   bash tools/test.sh                      everything
 #   bash tools/test.sh -m "not slow"        the unit tier
@@ -12,4 +12,4 @@ cd "$ROOT"
 run ruff check .
 run ruff format --check .
 run mypy
-run python -m pytest "$@"
+run python -m pytest -n 2 "$@"
