@@ -9,6 +9,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test workers on two cores: more threads only wait for each other
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "medtune" / "assets"
