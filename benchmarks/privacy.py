@@ -42,7 +42,7 @@ class Scene:
             process = subprocess.Popen(
                 cli(*words), env=cli_environment(**caches), stdout=stream, stderr=stream, cwd=self.folder
             )
-            while signal and process.poll() is None and not after not in output.read_text(errors="replace"):
+            while signal and process.poll() is None and after not in output.read_text(errors="replace"):
                 time.sleep(0.02)
             if signal:
                 time.sleep(0.3)
