@@ -148,7 +148,7 @@ def test_a_config_trains_a_step_on_a_random_model_of_its_architecture(name, tmp_
     config = load(name, [(key, str(value)) for key, value in changes.items()])
     runner = train(config, tmp_path / "work")
     assert runner.loop.iter == 1
-    assert runner.data.report.num_rows == 4
+    assert runner.inputs.train_dataset.report.num_rows == 4
     assert runner.metrics["loss"] == pytest.approx(math.log(len(tiny_tokenizer)), abs=0.5)  # it knows nothing yet
     (checkpoint,) = (tmp_path / "work").glob("*.pth")
     kinds = {type(module).__name__ for module in runner.model.modules()}
