@@ -225,6 +225,23 @@ def plain_model(folder: Path, name: str, trust_remote_code: bool = False, **opti
     return model
 
 
+def module_names(name: str) -> list[str] | None:
+    """Names of a model's modules, from its config alone, without a weight; None for a hub id, which is not fetched."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = _precheck_name(name)
+    if folder is None:
+        return None
+    try:
+        with torch.device("meta"):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, AttributeError, TypeError, RuntimeError):
+        return None  # loading it will say what is wrong
+    return [name for name, _ in model.named_modules()]
+
+
 def supports_packed_rows(model: PreTrainedModel) -> bool:
     """True if our attention can stand in for the model's own; others are trained on padded rows, one per sample."""
     return model.config.model_type in PACKED_FAMILIES

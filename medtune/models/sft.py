@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from medtune.build import Positive
+from medtune.build import Positive, checked_by
 from medtune.compat import quiet_peft
 from medtune.data.collate import MicroBatch
-from medtune.errors import ConfigError
+from medtune.errors import ConfigError, nearest
 from medtune.files import read_json, write_json
 from medtune.losses import token_cross_entropy
 from medtune.models import pissa
-from medtune.models.load import DtypeName, pick_dtype, supports_packed_rows
+from medtune.models.load import DtypeName, module_names, pick_dtype, supports_packed_rows
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -39,6 +39,20 @@ class StageOutput(NamedTuple):
     """Further sums over the same units, without gradient."""
 
 
+def _precheck_targets(llm: Any = None, lora: Any = None, **_: Any) -> None:
+    """Each listed LoRA target must be a module of the model, as far as that is on this machine."""
+    targets = lora.get("target_modules") if isinstance(lora, dict) else None
+    name = llm.get("pretrained_model_name_or_path") if isinstance(llm, dict) else None
+    if name is None or not isinstance(targets, (list, tuple, set)):
+        return
+    modules = module_names(name) or []
+    for target in targets if modules else ():
+        if not any(module == target or module.endswith(f".{target}") for module in modules):
+            known = dict.fromkeys(module.rpartition(".")[2] for module in modules)
+            raise ConfigError(f"lora.target_modules: the model has no module {target!r}.{nearest(str(target), known)}")
+
+
+@checked_by(_precheck_targets)
 class SupervisedFinetune(nn.Module):
     """A causal language model trained on the assistant's tokens.
 
@@ -69,7 +83,8 @@ class SupervisedFinetune(nn.Module):
         self.packed_rows = supports_packed_rows(llm)
         self.keeps_logits = "logits_to_keep" in inspect.signature(llm.forward).parameters
         if use_activation_checkpointing:
-            llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            new_name = getattr(llm, "activation_checkpointing_enable", None)  # transformers 5.23 and later
+            (new_name or llm.gradient_checkpointing_enable)({"use_reentrant": False})
             llm.enable_input_require_grads()
         if lora is None:
             if getattr(llm, "is_quantized", False):

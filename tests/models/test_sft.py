@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -12,9 +13,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
+from medtune.build import check
+from medtune.config import load
 from medtune.data.collate import flatten
 from medtune.errors import ConfigError
 from medtune.models import attention
+from medtune.models.load import load_llm
 from medtune.models.sft import SupervisedFinetune
 
 LENGTHS = [12, 3, 31, 7, 20]
@@ -186,3 +190,17 @@ def test_what_was_saved_comes_back_bit_for_bit(tmp_path, method, dtype):
 def test_target_modules_that_match_nothing_are_a_config_error():
     with pytest.raises(ConfigError, match=r"model\.lora: .*no_such_proj"):
         SupervisedFinetune(base(), lora(target_modules=["no_such_proj"]), False, "fp32")
+
+
+def test_a_lora_target_that_the_model_lacks_is_a_fault_before_a_weight_is_loaded():
+    values = load("med_llama_tiny_lora_medqa_e3", [("lora_target_modules", "['q_proj', 'v_prj']")]).values
+    (fault,) = check(values)
+    assert fault.startswith("model: lora.target_modules: the model has no module 'v_prj'. Did you mean 'v_proj'")
+    assert check(load("med_llama_tiny_lora_medqa_e3", [("lora_target_modules", "q_proj,v_proj")]).values) == []
+
+
+def test_activation_checkpointing_is_switched_on_without_a_warning(tiny_model_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = SupervisedFinetune(load_llm(str(tiny_model_path)), use_activation_checkpointing=True)
+    assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
