@@ -66,6 +66,11 @@ Count = Annotated[int, Within(1)]
 Share = Annotated[float, Within(0, 1)]
 Positive = Annotated[float, Within(0, above_low=True)]
 
+# Bounds of arguments that other packages annotate as plain numbers.
+BOUNDS: dict[str, dict[str, Any]] = {
+    "LoraConfig": {"r": Count, "lora_alpha": Positive, "lora_dropout": Annotated[float, Within(0, 1)]},
+}
+
 
 def checked_by(precheck: Callable[..., Any]) -> Callable[[Made], Made]:
     """Decorator: `precheck(**arguments)` raises, cheaply, for arguments that could never work.
@@ -190,7 +195,8 @@ def _parameters(make: Callable[..., Any]) -> tuple[list[str], set[str], dict[str
         elif not inspect.isclass(make):
             names = []
     required = {p.name for p in named if p.default is p.empty}
-    return names, required, {p.name: _resolved(p.annotation, make) for p in named if p.annotation is not p.empty}
+    annotations = {p.name: _resolved(p.annotation, make) for p in named if p.annotation is not p.empty}
+    return names, required, annotations | BOUNDS.get(getattr(make, "__name__", ""), {})
 
 
 def _resolved(annotation: Any, make: Callable[..., Any]) -> Any:

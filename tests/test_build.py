@@ -82,6 +82,10 @@ def test_all_faults_are_found_at_once_and_told_one_a_line():
         "max_length=12.5",
         "lr_schedule=cosin",
         "eval_steps=[1]",
+        "method=loar",
+        "lora_r=0",
+        "lora_variant=dorra",
+        "batch_size=0",
     )
     both = "train_dataset.overflow, val_dataset.overflow"
     expected = {
@@ -91,6 +95,9 @@ def test_all_faults_are_found_at_once_and_told_one_a_line():
         both: "'trunkate' is none of 'drop', 'truncate', 'split', 'error'. Did you mean 'truncate'",
         both.replace("overflow", "max_length"): "wanted a whole number, got 12.5",
         "param_scheduler": "lr_schedule 'cosin' is none of 'cosine', 'linear', 'constant', 'wsd'. Did you mean",
+        "model.method": "'loar' is none of 'full', 'lora', 'qlora'. Did you mean 'lora'",
+        "model.lora.r, train_dataloader.batch_size, val_dataloader.batch_size": "wanted 1 or more, got 0",
+        "model.lora_variant": "'dorra' is none of 'rslora', 'dora', 'pissa'. Did you mean 'dora'",
         "default_hooks.validation.interval": "wanted a whole number or None, got [1]",
     }
     assert len(faults) == len(expected)
@@ -102,6 +109,13 @@ def test_all_faults_are_found_at_once_and_told_one_a_line():
     first, *lines = str(caught.value).split("\n")
     assert first == f"{len(faults)} faults in the config:"
     assert [line.strip() for line in lines] == faults
+
+
+def test_settings_that_do_not_go_together_are_all_told_at_once():
+    faults = faults_of("save_best=val_loss", "method=qlora", "lora_variant=pissa", "tensorboard=True")
+    assert [fault.split(": ")[0] for fault in faults] == ["model", "val_dataset"]
+    faults = faults_of("val_ratio=0.1", "val_data_path=medication-qa")
+    assert faults == ["val_dataset: val_ratio and val_data_path both name validation data; set one of them."]
 
 
 def test_one_fault_is_one_line_and_no_fault_is_none():

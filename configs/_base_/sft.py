@@ -1,16 +1,25 @@
 """Supervised fine-tuning (full, LoRA or QLoRA) in five parts. Every other SFT config sets names of PART 1."""
 
 from medtune.configs._base_ import parts
+from peft import LoraConfig
 
 from medtune.data.pipeline import build_dataset, step_dataloader
 from medtune.data.readers import read_data
-from medtune.engine.hooks import CheckpointHook, LoggerHook
+from medtune.engine.hooks import (
+    CheckpointHook,
+    DatasetInfoHook,
+    EvaluateChatHook,
+    LoggerHook,
+    LossPlotHook,
+    ProgressBarHook,
+)
 from medtune.engine.loops import TrainLoop
 from medtune.engine.optim import StepOptimWrapper
 from medtune.engine.optimizers import make_optimizer
+from medtune.engine.plot import scalar_backends
 from medtune.engine.schedules import warmup_schedule
 from medtune.engine.validation import ValidationHook
-from medtune.models.load import load_tokenizer
+from medtune.models.load import load_llm, load_tokenizer
 from medtune.models.sft import SupervisedFinetune
 
 #######################################################################
@@ -100,16 +109,28 @@ tokenizer = dict(
 
 model = dict(
     type=SupervisedFinetune,
-    llm=parts.base_llm(
-        pretrained_model_name_or_path,
-        method,
-        quantization_bits,
-        torch_dtype,
-        device,
-        trust_remote_code,
-        model_revision,
+    method=method,
+    llm=dict(
+        type=load_llm,
+        pretrained_model_name_or_path=pretrained_model_name_or_path,
+        torch_dtype="fp32" if method == "full" else torch_dtype,
+        bits=quantization_bits if method == "qlora" else None,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        revision=model_revision,
     ),
-    lora=parts.adapter(method, lora_r, lora_alpha, lora_dropout, lora_target_modules, lora_variant),
+    lora=None
+    if method == "full"
+    else dict(
+        type=LoraConfig,
+        r=lora_r,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        bias="none",
+        target_modules=parts.names(lora_target_modules),
+        task_type="CAUSAL_LM",
+    ),
+    lora_variant=lora_variant,
     use_activation_checkpointing=use_activation_checkpointing,
     torch_dtype=torch_dtype,
     neftune_noise_alpha=neftune_noise_alpha,
@@ -145,7 +166,10 @@ train_dataloader = dict(
 )
 
 val_dataset = parts.validation_data(
-    train_dataset, val_data_path, max_eval_samples, needed_by=save_best or early_stopping_patience
+    train_dataset,
+    data_path=val_data_path,
+    max_dataset_length=max_eval_samples,
+    required=save_best is not None or early_stopping_patience is not None,
 )
 
 val_dataloader = dict(
@@ -199,11 +223,22 @@ default_hooks = dict(
     ),
 )
 
-custom_hooks = parts.chat_hooks(
-    tokenizer, evaluation_inputs, evaluation_freq, SYSTEM, prompt_template, evaluation_max_new_tokens
-)
+custom_hooks = [
+    dict(type=DatasetInfoHook),
+    dict(type=ProgressBarHook),
+    dict(type=LossPlotHook),
+    dict(
+        type=EvaluateChatHook,
+        tokenizer=tokenizer,
+        evaluation_inputs=evaluation_inputs,
+        every_n_iters=evaluation_freq,
+        system=SYSTEM,
+        prompt_template=prompt_template,
+        max_new_tokens=evaluation_max_new_tokens,
+    ),
+]
 
-visualizer = parts.scalars(tensorboard)
+visualizer = dict(type=scalar_backends, tensorboard=tensorboard)
 
 log_level = "INFO"
 

@@ -93,8 +93,17 @@ class DatasetReport:
 
 
 def _precheck_dataset(
-    prompt_template: Any = None, val_ratio: float = 0.0, dataset_map_fn: Any = None, **_: Any
+    prompt_template: Any = None,
+    val_ratio: float = 0.0,
+    dataset_map_fn: Any = None,
+    part: str = "train",
+    required: bool = False,
+    **_: Any,
 ) -> None:
+    if required and part == "val" and not val_ratio:
+        raise ConfigError("save_best and early_stopping_patience need validation data: val_ratio or val_data_path.")
+    if part == "all" and val_ratio:
+        raise ConfigError("val_ratio and val_data_path both name validation data; set one of them.")
     if dataset_map_fn is not None:
         named_map_fn(dataset_map_fn)
     if not 0 <= val_ratio < 1:
@@ -118,6 +127,7 @@ def build_dataset(
     max_dataset_length: Count | None = None,
     val_ratio: Share = 0.0,
     part: Literal["train", "val", "all"] = "train",
+    required: bool = False,
     seed: int = 0,
 ) -> TrainingData | None:
     """Read, map, render, encode and pack a data set.
@@ -137,6 +147,7 @@ def build_dataset(
         val_ratio: share of the rows (0 to 1) set aside for validation, by question, so that repeats never straddle.
         part: which side of that split this is. "val" with `val_ratio` 0 is no data: None. "all" is data to validate
             with, not split. Validation data is not packed.
+        required: True if a setting needs this part; the check of a config refuses one that has none.
         seed: of the draw, the split and the packing.
 
     Raises:

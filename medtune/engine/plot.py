@@ -1,9 +1,28 @@
-"""`loss.png`: the curves of a run, from the scalars it wrote, over all its restarts."""
+"""Where scalars go, and `loss.png`: the curves of a run, from the scalars it wrote, over all its restarts."""
 
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from medtune.build import checked_by
+from medtune.errors import ConfigError
+
+
+def _precheck_tensorboard(tensorboard: bool = False) -> None:
+    if tensorboard and find_spec("tensorboard") is None:
+        raise ConfigError("tensorboard=True: the package is not installed. Run: pip install tensorboard")
+
+
+@checked_by(_precheck_tensorboard)
+def scalar_backends(tensorboard: bool = False) -> dict[str, Any]:
+    """A config's `visualizer` in mmengine's form: JSON lines always, TensorBoard events on request."""
+    from mmengine.visualization import LocalVisBackend, TensorboardVisBackend
+
+    kinds = [LocalVisBackend, *([TensorboardVisBackend] if tensorboard else [])]
+    return {"vis_backends": [{"type": kind} for kind in kinds]}
 
 
 def read_scalars(work_dir: Path) -> dict[str, dict[int, float]]:

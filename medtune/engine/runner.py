@@ -112,7 +112,7 @@ class MedtuneRunner(Runner):
 
     def build_visualizer(self, visualizer: Any = None) -> Visualizer:
         """Scalars go to `vis_data/`; a Visualizer of this run's own, since mmengine's is shared by name."""
-        node = dict(visualizer or {})
+        node = build(visualizer or {})
         backends = [dict(b) for b in node.get("vis_backends") or [{"type": "LocalVisBackend"}]]  # mmengine edits them
         return Visualizer(name=self.experiment_name, vis_backends=backends, save_dir=self._log_dir)
 

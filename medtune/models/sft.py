@@ -15,13 +15,13 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from medtune.build import Positive, checked_by
-from medtune.compat import quiet_peft
 from medtune.data.collate import MicroBatch
-from medtune.errors import ConfigError, nearest
+from medtune.errors import ConfigError
 from medtune.files import read_json, write_json
 from medtune.losses import token_cross_entropy
 from medtune.models import pissa
-from medtune.models.load import DtypeName, module_names, pick_dtype, supports_packed_rows
+from medtune.models.load import DtypeName, pick_dtype, supports_packed_rows
+from medtune.models.lora import LoraVariant, Method, precheck_lora, with_adapter
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -39,20 +39,7 @@ class StageOutput(NamedTuple):
     """Further sums over the same units, without gradient."""
 
 
-def _precheck_targets(llm: Any = None, lora: Any = None, **_: Any) -> None:
-    """Each listed LoRA target must be a module of the model, as far as that is on this machine."""
-    targets = lora.get("target_modules") if isinstance(lora, dict) else None
-    name = llm.get("pretrained_model_name_or_path") if isinstance(llm, dict) else None
-    if name is None or not isinstance(targets, (list, tuple, set)):
-        return
-    modules = module_names(name) or []
-    for target in targets if modules else ():
-        if not any(module == target or module.endswith(f".{target}") for module in modules):
-            known = dict.fromkeys(module.rpartition(".")[2] for module in modules)
-            raise ConfigError(f"lora.target_modules: the model has no module {target!r}.{nearest(str(target), known)}")
-
-
-@checked_by(_precheck_targets)
+@checked_by(precheck_lora)
 class SupervisedFinetune(nn.Module):
     """A causal language model trained on the assistant's tokens.
 
@@ -63,6 +50,8 @@ class SupervisedFinetune(nn.Module):
         torch_dtype: of the matrix products in the forward pass (autocast); "auto" as in `models.load.load_llm`.
         neftune_noise_alpha: while training, add uniform noise to the input embeddings, of at most alpha / sqrt(L d) for
             a sample of L tokens and d dimensions (NEFTune: Jain et al. 2023, arXiv 2310.05914). None adds none.
+        method: what the config calls it, "full", "lora" or "qlora"; checked against `lora`. None: whatever `lora` says.
+        lora_variant: "rslora", "dora" or "pissa", put into `lora` (see `models.lora.VARIANTS`).
 
     Trained weights (adapters, or the whole model) are kept in fp32, frozen ones as they were loaded.
 
@@ -77,6 +66,8 @@ class SupervisedFinetune(nn.Module):
         use_activation_checkpointing: bool = True,
         torch_dtype: DtypeName = "auto",
         neftune_noise_alpha: Positive | None = None,
+        method: Method | None = None,
+        lora_variant: LoraVariant | None = None,
     ) -> None:
         super().__init__()
         self.compute_dtype = pick_dtype(torch_dtype, llm.device.type)
@@ -92,7 +83,7 @@ class SupervisedFinetune(nn.Module):
             llm.requires_grad_(True).float()
             self.llm: Any = llm
         else:
-            self.llm = _with_adapter(llm, lora)
+            self.llm = with_adapter(llm, lora, lora_variant)
         self.initial_factors = pissa.factors_of(self.llm) if pissa.changes_base(lora) else None
         self.neftune_noise_alpha = neftune_noise_alpha
         self._noise_bound: torch.Tensor | None = None
@@ -242,19 +233,3 @@ class SupervisedFinetune(nn.Module):
         real = torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]  # (N, L)
         logits = self.llm(input_ids=input_ids, attention_mask=real.long(), use_cache=False).logits
         return logits[real][micro.predict_at]
-
-
-def _with_adapter(llm: PreTrainedModel, lora: PeftConfig) -> nn.Module:
-    from peft import get_peft_model
-
-    try:
-        with quiet_peft():
-            model = get_peft_model(llm, lora)
-    except ValueError as fault:
-        raise ConfigError(f"model.lora: {' '.join(str(fault).split())[:300]}") from None
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and parameter.is_floating_point():
-            parameter.data = parameter.data.float()
-        elif parameter.requires_grad:
-            raise ConfigError(f"model.lora: {name} is quantised and cannot be trained.")
-    return model

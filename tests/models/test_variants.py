@@ -13,9 +13,9 @@ from helpers import write_questions as questions
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from medtune.build import check
 from medtune.data.collate import flatten
 from medtune.engine.train import build_runner, prepare_inputs
-from medtune.errors import ConfigError
 from medtune.merge import merge
 from medtune.models import attention, pissa
 from medtune.models.sft import SupervisedFinetune
@@ -93,13 +93,10 @@ def test_2_steps_and_then_2_more_equal_4_in_one_piece(run, model, data, tmp_path
 
 
 def stage(variant=None, noise=None, seed=1):
-    from medtune.configs._base_.parts import adapter
-
-    node = adapter("lora", 4, 8, 0.0, "all-linear", variant)
-    lora = LoraConfig(**{key: value for key, value in node.items() if key != "type"})
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
     llm = base()
     torch.manual_seed(seed)
-    return SupervisedFinetune(llm, lora, False, "fp32", noise).train()
+    return SupervisedFinetune(llm, lora, False, "fp32", noise, lora_variant=variant).train()
 
 
 def test_rslora_scales_by_the_square_root_of_the_rank():
@@ -172,16 +169,20 @@ def test_only_pissa_like_starts_are_converted():
 @pytest.mark.parametrize(
     "settings, wanted",
     [
-        ({"lora_variant": "pisa"}, "lora_variant 'pisa' is none of rslora, dora, pissa. Did you mean 'pissa'"),
+        (
+            {"lora_variant": "pisa"},
+            "model.lora_variant: 'pisa' is none of 'rslora', 'dora', 'pissa'. Did you mean",
+        ),
         ({"lora_variant": "pissa", "method": "qlora"}, "which qlora keeps quantised"),
-        ({"lora_variant": "dora", "method": "full"}, "there is no adapter under 'full'"),
+        ({"lora_variant": "dora", "method": "full"}, "'full' has no adapter"),
+        ({"lora_r": 0}, "model.lora.r: wanted 1 or more, got 0"),
+        ({"method": "lora", "model.lora": "None"}, "method 'lora' needs lora"),
     ],
     ids=str,
 )
 def test_what_cannot_be_is_refused(model, data, settings, wanted):
-    with pytest.raises(ConfigError) as raised:
-        small_config(model, data, **settings)
-    assert wanted in str(raised.value)
+    (fault,) = check(small_config(model, data, **settings).values)
+    assert wanted in fault
 
 
 # ---------------------------------------------------------------- NEFTune
