@@ -1,0 +1,1 @@
+"""Identifiers of people in text: find them, and put others in their place."""
