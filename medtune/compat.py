@@ -6,6 +6,8 @@ Each entry says what it does, why, where the fault stands upstream, and when it 
 from __future__ import annotations
 
 import importlib
+import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +74,69 @@ def quiet_bitsandbytes() -> None:
     Upstream: bitsandbytes 0.50.2, `bitsandbytes/backends/cpu/ops.py`.
     Remove when: the warning is given where a kernel is wanted, not at import.
     """
-    import logging
-
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def transformers_without_torch() -> None:
+    """Let tokenizers load without torch, in a process that will not use a model.
+
+    What: tells transformers that torch is not installed, unless it is imported already.
+    Why: every tokenizer imports `transformers.modeling_rope_utils`, and that imports torch where it is installed: 2 s
+        and 260 MB for functions that no tokenizer calls.
+    Upstream: transformers 5.23, `configuration_utils.py`, which needs the rope functions for models' configs.
+    Remove when: that import is lazy.
+    """
+    if "torch" in sys.modules:
+        return
+    from transformers import utils
+    from transformers.utils import import_utils
+
+    for module in (utils, import_utils):
+        vars(module)["is_torch_available"] = lambda: False
+
+
+@contextmanager
+def logs_above_bar(logger: logging.Logger) -> Iterator[None]:
+    """Inside, a logger's lines on the terminal scroll above a tqdm bar, and no others than before.
+
+    What: tqdm's redirection, with the level of the handler that it replaces.
+    Why: the handler that tqdm puts in has no level, so that mmengine's DEBUG lines, which its logger lets through for
+        its file, come to the terminal.
+    Upstream: tqdm 4.67, `tqdm/contrib/logging.py`, `logging_redirect_tqdm`.
+    Remove when: tqdm copies the level as it copies the formatter and the filters.
+    """
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    before = list(logger.handlers)
+    level = next((handler.level for handler in before if type(handler) is logging.StreamHandler), logger.level)
+    with logging_redirect_tqdm([logger]):
+        for handler in logger.handlers:
+            if handler not in before:
+                handler.setLevel(level)
+        yield
+
+
+def without_hook_list(logger: logging.Logger) -> None:
+    """Keep mmengine from logging which hooks run at which of its 22 mount points.
+
+    What: drops that one record.
+    Why: it is the longest of a run's messages and says nothing that the config does not.
+    Upstream: mmengine 0.10.7, `mmengine/runner/runner.py`, `Runner.__init__`.
+    Remove when: mmengine logs it as DEBUG.
+    """
+    logger.addFilter(lambda record: not str(record.msg).startswith("Hooks will be executed in the following order"))
+
+
+def brief_bars() -> None:
+    """Let transformers' progress bars appear after a second only, and go when they are done.
+
+    What: its hook for bars adds tqdm's `delay` and `leave`.
+    Why: loading a small model, and saving one at every checkpoint, leaves a line each between those of the training.
+    Upstream: transformers 5.23, `transformers/core_model_loading.py`, `transformers/modeling_utils.py`.
+    Remove when: they are gone when they are done.
+    """
+    from transformers.utils import logging as bars
+
+    set_hook = getattr(bars, "set_tqdm_hook", None)  # transformers 5 and later
+    if set_hook is not None:
+        set_hook(lambda factory, args, kwargs: factory(*args, **{**kwargs, "leave": False, "delay": 1}))

@@ -104,6 +104,16 @@ def is_tokenizer_file(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in (*TOKENIZER_FILES, *VOCABULARY_FILES, *TEMPLATE_FILES))
 
 
+def publish(file: Path, folder: Path) -> None:
+    """Copy a file, but never what a link in a download leads to elsewhere; a hub's cache links to its `blobs`."""
+    home = file.parent.resolve()
+    if not file.resolve().is_relative_to(home) and not file.resolve().is_relative_to(home.parent.parent / "blobs"):
+        raise ModelError(
+            f"{file}: a link that leads out of its folder; it is not published. Put the file itself there."
+        )
+    shutil.copyfile(file, folder / file.name)
+
+
 def _checked_files(checkpoint: Path, masters: bool) -> list[str]:
     """Names of the files to read, each compared with the manifest; the training state only as far as it is needed."""
     listed = read_manifest(checkpoint)

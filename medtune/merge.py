@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import warnings
 from collections import Counter
@@ -21,6 +20,7 @@ from medtune.convert import (
     TOKENIZER_FILES,
     is_tokenizer_file,
     new_folder,
+    publish,
     read_record,
     with_dtype,
 )
@@ -205,20 +205,10 @@ def _copy_side_files(base: Path, adapter: Path, folder: Path) -> None:
         setting = file.name in (*TOKENIZER_FILES, *TEMPLATE_FILES)
         tokenizer = is_tokenizer_file(file.name) and not (setting and has_tokenizer(adapter))
         if file.is_file() and (legal or tokenizer or file.name == "generation_config.json"):
-            _publish(file, folder)
+            publish(file, folder)
     for file in sorted(adapter.iterdir()):
         if file.is_file() and is_tokenizer_file(file.name):
-            _publish(file, folder)
-
-
-def _publish(file: Path, folder: Path) -> None:
-    """Copy a file, but never what a link in a download leads to elsewhere; a hub's cache links to its `blobs`."""
-    home = file.parent.resolve()
-    if not file.resolve().is_relative_to(home) and not file.resolve().is_relative_to(home.parent.parent / "blobs"):
-        raise ModelError(
-            f"{file}: a link that leads out of its folder; it is not published. Put the file itself there."
-        )
-    shutil.copyfile(file, folder / file.name)
+            publish(file, folder)
 
 
 def _write_record(folder: Path, record: dict[str, Any], base: str, dtype: str) -> None:

@@ -155,7 +155,7 @@ class _Lists:
         return [self.samples[i] for i in indices]
 
 
-def ranks(count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+def ranks(count: int, function: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
     """What `function(*args)`, of a module's top level, returns in each of so many gloo processes, by rank."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["medtune.engine.train", "peft"])  # imported once, for all tests
@@ -164,7 +164,7 @@ def ranks(count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         port = probe.getsockname()[1]
     with ProcessPoolExecutor(count, mp_context=processes) as pool:
         futures = [pool.submit(_in_rank, rank, count, port, function, args) for rank in range(count)]
-        done, waiting = wait(futures, timeout=120, return_when=FIRST_EXCEPTION)
+        done, waiting = wait(futures, timeout=timeout, return_when=FIRST_EXCEPTION)
         if waiting:
             for process in list(pool._processes.values()):
                 process.kill()

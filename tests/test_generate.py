@@ -44,6 +44,7 @@ def little_llama(**config):
 
 
 def test_a_batch_answers_as_each_prompt_alone_does(model, tiny_tokenizer, prompts, greedy):
+    """T13: fails when prompts are padded on the right, or positions count the padding."""
     together = generate(model, tiny_tokenizer, prompts, GREEDY)
     assert len({len(prompt) for prompt in prompts}) == 3
     for batched, alone in zip(together, greedy, strict=True):

@@ -33,6 +33,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_merged_logits_equal_base_plus_adapter_in_fp32(kind, make_base, make_adapter, tmp_path, monkeypatch):
+    """T18: fails when a scale, a transposition or a pattern of ranks is not the one that was trained with."""
     monkeypatch.setattr(shards, "BLOCK", 500)  # several blocks per tensor
     base = make_base()
     adapter = make_adapter(base, **KINDS[kind])
@@ -45,6 +46,7 @@ def test_merged_logits_equal_base_plus_adapter_in_fp32(kind, make_base, make_ada
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_16_bit_base_stays_16_bit_and_each_weight_is_rounded_once(dtype, make_base, make_adapter, tmp_path):
+    """T18: fails when the product, or the sum, is computed in 16 bits."""
     base = make_base(dtype=dtype)
     adapter = make_adapter(base)
     merge(base, adapter, tmp_path / "out")
@@ -73,6 +75,7 @@ def test_a_16_bit_base_stays_16_bit_and_each_weight_is_rounded_once(dtype, make_
     ids=str,
 )
 def test_an_adapter_on_tied_embeddings_parts_them_and_keeps_the_logits(settings, make_base, make_adapter, tmp_path):
+    """T17: fails when the adapter of one use of a tied weight is merged into both."""
     base = make_base(tied=True)
     adapter = make_adapter(base, **settings)
     report = merge(base, adapter, tmp_path / "out", verify=True)

@@ -127,6 +127,7 @@ def test_values_that_are_not_finite_are_refused_and_named(make_base, make_adapte
 
 
 def test_a_quantised_base_and_a_full_model_as_adapter_are_refused(make_base, make_adapter, tmp_path):
+    """T19: fails when an adapter is merged into quantised weights."""
     base = make_base()
     adapter = make_adapter(base)
     with pytest.raises(ModelError, match="full model"):

@@ -2,7 +2,8 @@
 
 Copies what others need out of a checkpoint folder: the adapter (LoRA, QLoRA) or the model (full fine-tune), tokenizer,
 chat template, a model card and the config it was trained with. No model is loaded; the training dtype is kept.
-Of XTuner's own .pth files and DeepSpeed folders it takes over LoRA adapters; CONFIG then says alpha and the base model.
+It reads XTuner's and mmengine's own .pth files and DeepSpeed folders (ZeRO-1, 2 and 3) too, adapters and full models,
+without running what they hold; CONFIG then says LoRA's alpha and the base model.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ def main(args: argparse.Namespace) -> int:
     """Convert, then list what was written."""
     from medtune import config
     from medtune.convert import pth_to_hf
-    from medtune.importer import import_adapter, is_old_checkpoint
+    from medtune.import_folder import import_checkpoint, is_old_checkpoint
 
     path = config.find(args.config)  # the copy inside the checkpoint is the one that trained; this one must only exist
     if is_old_checkpoint(args.checkpoint):
-        files = import_adapter(args.checkpoint, config.load(args.config).values, args.out, args.fp32)
+        values = config.load(args.config).values
+        files = import_checkpoint(args.checkpoint, values, args.out, args.fp32, args.max_shard_size)
     else:
         _note_other_method(path, args.checkpoint)
         files = pth_to_hf(args.checkpoint, args.out, fp32=args.fp32, max_shard_size=args.max_shard_size)

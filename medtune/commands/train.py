@@ -34,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/NAME)")
     parser.add_argument("--seed", type=int, help="the same as seed=N")
     parser.add_argument(
-        "--resume", metavar="PATH|auto", nargs="?", const="auto", help="continue from a checkpoint, or from the newest"
+        "--resume",
+        metavar="PATH|auto",
+        nargs="?",
+        const="auto",
+        help="continue from the newest checkpoint (auto), or from one that is named; later ones are moved aside",
     )
     parser.add_argument(
         "--resume-anyway", action="store_true", help="though settings or data differ; keeps the checkpoint's lr"

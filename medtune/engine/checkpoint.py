@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save
 
-from medtune.errors import EnvironmentFault, ModelError, UsageError, printable
+from medtune.errors import EnvironmentFault, MedtuneError, ModelError, UsageError, printable
 from medtune.files import (
     MANIFEST,
     check_files,
@@ -75,11 +75,16 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def _check_written(folder: Path) -> None:
-    """Read every safetensors header and JSON file back: a library that lost bytes in silence is noticed here."""
+    """Read every safetensors header and JSON file back: a library that lost bytes in silence is noticed here.
+
+    So is a tensor without an element, which is what a parameter looks like whose numbers lie in other processes.
+    """
     for file in folder.rglob("*"):
         try:
             if file.suffix == ".safetensors":
-                read_header(file)
+                empty = [tensor.name for tensor in read_header(file) if not tensor.nbytes]
+                if empty:
+                    raise MedtuneError(f"{folder}: {file.name} was written without a number in {empty[0]!r}.")
             elif file.suffix == ".json":
                 read_json(file)
         except ModelError:
@@ -232,10 +237,11 @@ def find_checkpoints(work_dir: Path) -> list[Path]:
     """Checkpoint folders of a run, newest first, by the optimizer step they were saved at. Links are not among them."""
     found = [f for f in work_dir.iterdir() if NAME.match(f.name)] if work_dir.is_dir() else []
     found = [f for f in found if f.is_dir() and not f.is_symlink()]
-    return sorted(found, key=lambda f: (_step_of(f), f.stat().st_mtime), reverse=True)
+    return sorted(found, key=lambda f: (step_of(f), f.stat().st_mtime), reverse=True)
 
 
-def _step_of(folder: Path) -> int:
+def step_of(folder: Path) -> int:
+    """Optimizer step that a checkpoint was saved at; -1 if its `state.json` does not tell."""
     try:
         return int(json.loads((folder / "state.json").read_text())["progress"]["step"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -245,7 +251,7 @@ def _step_of(folder: Path) -> int:
 def newest_valid(work_dir: Path, warn: Callable[[str], None]) -> Path | None:
     """Newest checkpoint of a run that verifies; the broken ones before it are named to `warn`."""
     found = find_checkpoints(work_dir)
-    for folder in sorted(found, key=lambda f: _step_of(f) >= 0):  # one of unreadable step may be the newest: tell it
+    for folder in sorted(found, key=lambda f: step_of(f) >= 0):  # one of unreadable step may be the newest: tell it
         try:
             verify(folder)
         except ModelError as fault:

@@ -9,11 +9,13 @@ from safetensors import safe_open
 
 from medtune.build import build
 from medtune.config import Config
+from medtune.convert import read_record
 from medtune.engine import checkpoint
+from medtune.engine.record import base_model
 from medtune.engine.train import prepare_inputs
 from medtune.engine.validation import count_characters, evaluate, metrics_of
 from medtune.errors import ModelError, UsageError
-from medtune.models.sft import SupervisedFinetune
+from medtune.models.stage import Stage
 
 
 def evaluate_checkpoint(config: Config, folder: Path) -> dict[str, float]:
@@ -24,7 +26,8 @@ def evaluate_checkpoint(config: Config, folder: Path) -> dict[str, float]:
         folder: a checkpoint folder.
 
     Raises:
-        UsageError: the config has no validation data, or trains other weights than the checkpoint holds.
+        UsageError: the config has no validation data, another base model, or trains other weights than the checkpoint
+            holds.
         ModelError: the checkpoint is damaged, or no checkpoint.
         And as `prepare_inputs`, and whatever loading the model raises.
     """
@@ -32,13 +35,24 @@ def evaluate_checkpoint(config: Config, folder: Path) -> dict[str, float]:
     inputs = prepare_inputs(config)
     if inputs.val_data is None:
         raise UsageError("no validation data: set val_data_path=FILE, or val_ratio=0.1 for a part of data_path.")
+    _require_same_base(config, folder)
     model = build(config.values["model"], inputs.memo)
     _load(model, folder)
     samples = inputs.val_data.dataset.samples  # type: ignore[attr-defined]
-    return metrics_of(evaluate(model, inputs.val_data), count_characters(samples, inputs.tokenizer))
+    return metrics_of(model, evaluate(model, inputs.val_data), count_characters(samples, inputs.tokenizer))
 
 
-def _load(model: SupervisedFinetune, folder: Path) -> None:
+def _require_same_base(config: Config, folder: Path) -> None:
+    """Weights trained on another base model would be measured on one that they do not fit, in silence."""
+    trained_on, mine = read_record(folder).get("base_model", {}), base_model(config)
+    if trained_on.get("fingerprint") != mine["fingerprint"]:
+        raise UsageError(
+            f"{folder}: trained on another base model ({trained_on.get('name_or_path')}) than the config's "
+            f"({mine['name_or_path']}): the weights differ. Set pretrained_model_name_or_path to the one trained on."
+        )
+
+
+def _load(model: Stage, folder: Path) -> None:
     """Put a checkpoint's weights into the model, in fp32 where it was trained so."""
     trained = json.loads((folder / "state.json").read_text(encoding="utf-8")).get("trained")
     unfit = f"{folder}: it holds other weights than this config trains. Use the config.py that lies in it."

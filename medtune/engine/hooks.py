@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime
 import resource
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +14,21 @@ import torch
 from mmengine.hooks import Hook
 
 from medtune.build import Count
-from medtune.data.encode import encode_prompt
-from medtune.data.records import Message
-from medtune.data.templates import Template, resolve_template
+from medtune.compat import logs_above_bar
 from medtune.engine import checkpoint, distributed
 from medtune.engine.loops import StepResult
 from medtune.files import write_json
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from medtune.engine.runner import MedtuneRunner
+    from medtune.models.stage import Stage
 
 
 class LoggerHook(Hook):
     """Writes one line, and one record of scalars, every `interval` optimizer steps.
 
-    `loss` is the mean over the trained tokens of those steps, `tokens_per_sec` counts all their tokens, `time` is
-    seconds for a step, `memory` MB (peak on the GPU, else of the process).
+    `loss` is the mean over the units of those steps (SFT: trained tokens), `tokens_per_sec` counts all their tokens,
+    `time` is seconds for a step, `memory` MB (peak on the GPU, else of the process).
 
     Args:
         interval: optimizer steps between two lines.
@@ -62,9 +58,10 @@ class LoggerHook(Hook):
     def _write(self, runner: MedtuneRunner, latest: StepResult) -> None:
         loop, window = runner.loop, self.window
         self.window = Sums()
+        metrics = window.metrics(runner.model)
         scalars = {
             "lr": latest.lr,
-            "loss": float(window.loss_sum) / max(window.num_units, 1),
+            **metrics,
             "grad_norm": float(latest.grad_norm),
             "time": window.seconds / window.num_steps,
             "data_time": window.data_seconds / window.num_steps,
@@ -75,12 +72,13 @@ class LoggerHook(Hook):
             "samples": loop.progress.num_samples,
         }
         runner.metrics["loss"] = scalars["loss"]
+        shown = "  ".join(f"{name}: {scalars[name]:.4f}" for name in metrics)
         width = len(str(loop.num_steps))
         left = datetime.timedelta(seconds=int(scalars["time"] * (loop.num_steps - loop.iter)))
         runner.logger.info(
             f"Iter(train) [{loop.iter:{width}}/{loop.num_steps}]  lr: {scalars['lr']:.4e}  eta: {left}  "
             f"time: {scalars['time']:.4f}  data_time: {scalars['data_time']:.4f}  memory: {scalars['memory']}  "
-            f"loss: {scalars['loss']:.4f}  grad_norm: {scalars['grad_norm']:.4f}  "
+            f"{shown}  grad_norm: {scalars['grad_norm']:.4f}  "
             f"tokens_per_sec: {scalars['tokens_per_sec']:.0f}  epoch: {scalars['epoch']:.2f}  "
             f"tokens: {scalars['tokens']}  samples: {scalars['samples']}"
         )
@@ -101,12 +99,12 @@ class LoggerHook(Hook):
             self._write(runner, self.latest)
         total, progress = self.total, runner.loop.progress
         results = {
-            "loss": float(total.loss_sum) / max(total.num_units, 1),
+            **total.metrics(runner.model),
             "steps": progress.step,
             "skipped_steps": progress.num_skipped,
             "epochs": round(runner.loop.fractional_epoch, 4),
             "tokens": progress.num_tokens,
-            "trained_tokens": progress.num_units,
+            f"trained_{runner.model.units}": progress.num_units,
             "samples": progress.num_samples,
             "seconds": round(total.seconds, 3),
             "tokens_per_sec": round(total.num_tokens / max(total.seconds, 1e-9), 3),
@@ -125,9 +123,10 @@ class LoggerHook(Hook):
 
 @dataclass
 class Sums:
-    """Sums over optimizer steps. `loss_sum` stays on the device until it is read."""
+    """Sums over optimizer steps. `loss_sum` and `logs` stay on the device until they are read."""
 
     loss_sum: torch.Tensor | float = 0.0
+    logs: dict[str, torch.Tensor | float] = field(default_factory=dict)
     num_steps: int = 0
     num_units: int = 0
     num_tokens: int = 0
@@ -137,6 +136,7 @@ class Sums:
     def add(self, step: StepResult) -> None:
         """Add one step."""
         self.loss_sum = self.loss_sum + step.loss_sum.double()
+        self.logs = {name: self.logs.get(name, 0.0) + value.double() for name, value in step.logs.items()}
         self.num_steps += 1
         self.num_units += step.num_units
         self.num_tokens += step.num_tokens
@@ -145,7 +145,15 @@ class Sums:
 
     def as_dict(self) -> dict[str, float]:
         """Plain numbers; reading the loss waits for the device."""
-        return {**vars(self), "loss_sum": float(self.loss_sum)}
+        logs = {name: float(value) for name, value in self.logs.items()}
+        return {**vars(self), "loss_sum": float(self.loss_sum), "logs": logs}
+
+    def metrics(self, model: Stage) -> dict[str, float]:
+        """The loss for a unit, and what the stage makes of its logs, if it has any while training."""
+        num_units = max(self.num_units, 1)
+        loss = float(self.loss_sum) / num_units
+        means = {name: float(value) / num_units for name, value in self.logs.items()}
+        return model.metrics(loss, means) if model.train_logs else {"loss": loss}
 
 
 def peak_memory_mb() -> int:
@@ -184,7 +192,7 @@ class CheckpointHook(Hook):
         """Do what was left to do after the last save, if the run was killed between the two."""
         runner.saver.in_background = self.async_save
         folder = runner.resumed_from
-        is_here = folder and folder.parent == runner.folder and distributed.is_main()
+        is_here = folder and folder.resolve().parent == runner.folder.resolve() and distributed.is_main()
         if folder and is_here:
             self._tidy(runner, folder, runner.best_step == runner.loop.iter)
 
@@ -240,77 +248,6 @@ class DatasetInfoHook(Hook):
             runner.logger.info(f"data: {line}")
 
 
-class EvaluateChatHook(Hook):
-    """Lets the model answer fixed questions before, during and after training, into a private file.
-
-    Args:
-        tokenizer: of the model.
-        evaluation_inputs: the questions.
-        every_n_iters: optimizer steps between two rounds; None is only before and after training.
-        system: system text of each question.
-        prompt_template: as for the data.
-        max_new_tokens: of each answer.
-    """
-
-    priority = "LOW"
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        evaluation_inputs: Sequence[str] = (),
-        every_n_iters: Count | None = None,
-        system: str = "",
-        prompt_template: str | Mapping[str, Any] | Template | None = None,
-        max_new_tokens: Count = 128,
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.questions = [evaluation_inputs] if isinstance(evaluation_inputs, str) else list(evaluation_inputs)
-        self.every_n_iters = every_n_iters
-        self.system = system
-        self.template = resolve_template(prompt_template, tokenizer)
-        self.max_new_tokens = max_new_tokens
-        self.last_step = -1
-
-    def before_train(self, runner: MedtuneRunner) -> None:  # type: ignore[override]
-        """Ask before the first step."""
-        self.ask(runner)
-
-    def after_train_iter(self, runner: MedtuneRunner, batch_idx: int, data_batch: Any, outputs: Any) -> None:  # type: ignore[override]
-        """Ask at the interval."""
-        if self.every_n_iters and runner.loop.iter % self.every_n_iters == 0:
-            self.ask(runner)
-
-    def after_train(self, runner: MedtuneRunner) -> None:  # type: ignore[override]
-        """Ask after the last step."""
-        self.ask(runner)
-
-    def ask(self, runner: MedtuneRunner) -> None:
-        """Answer all questions in one batch, greedily, and write them to `vis_data/eval_outputs_iter_N.txt`."""
-        from medtune.generate import Sampling, add_stops, generate
-
-        if not self.questions or self.last_step == runner.loop.iter or not distributed.is_main():
-            return
-        self.last_step = runner.loop.iter
-        system = [Message("system", self.system)] if self.system else []
-        prompts = [encode_prompt([*system, Message("user", q)], self.template, self.tokenizer) for q in self.questions]
-        model = runner.model
-        greedy = Sampling(max_new_tokens=self.max_new_tokens, temperature=0.0)
-        sampling = add_stops(greedy, model.llm, self.tokenizer, self.template)
-        with model.autocast():
-            answers = generate(model.llm, self.tokenizer, prompts, sampling)
-        file = runner.vis_dir / f"eval_outputs_iter_{runner.loop.iter}.txt"
-        pairs = zip(self.questions, answers, strict=True)
-        text = "\n\n".join(f"Question: {q}\nAnswer: {a.text}\n[{a.finish_reason}]" for q, a in pairs)
-        file.touch(mode=0o600)
-        file.write_text(text + "\n", encoding="utf-8")
-        ended = sum(a.finish_reason == "stop" for a in answers)
-        num_tokens = sum(len(a.token_ids) for a in answers)
-        runner.logger.info(
-            f"Iter(chat) [{runner.loop.iter}/{runner.loop.num_steps}]  {len(answers)} answers, {ended} ended by "
-            f"themselves, {num_tokens} tokens: {file.relative_to(runner.folder)}"
-        )
-
-
 class ProgressBarHook(Hook):
     """A bar with the time left, on a terminal only; log lines scroll above it."""
 
@@ -323,9 +260,8 @@ class ProgressBarHook(Hook):
         if not sys.stderr.isatty():
             return
         from tqdm import tqdm
-        from tqdm.contrib.logging import logging_redirect_tqdm
 
-        self.stack.enter_context(logging_redirect_tqdm([runner.logger]))
+        self.stack.enter_context(logs_above_bar(runner.logger))
         self.bar = tqdm(total=runner.loop.num_steps, initial=runner.loop.iter, unit="step", dynamic_ncols=True)
         self.stack.callback(self.bar.close)
 
@@ -336,6 +272,10 @@ class ProgressBarHook(Hook):
 
     def after_train(self, runner: MedtuneRunner) -> None:  # type: ignore[override]
         """Close it."""
+        self.close(runner)
+
+    def close(self, runner: MedtuneRunner) -> None:
+        """Close it, also when a fault or a signal ends the training: the fault's line comes below it."""
         self.stack.close()
 
 

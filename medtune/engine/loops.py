@@ -47,6 +47,8 @@ class StepResult(NamedTuple):
 
     loss_sum: torch.Tensor
     """() sum over the step's units, all ranks."""
+    logs: dict[str, torch.Tensor]
+    """() each: the stage's own sums over the same units, all ranks."""
     num_units: int
     num_tokens: int
     num_samples: int
@@ -159,17 +161,17 @@ class TrainLoop(BaseLoop):
     def _run_step(self, batch: StepBatch, started: float, loaded: float) -> StepResult:
         """Forward and backward over the micro-batches, then one optimizer step."""
         model, optim = self.runner.model, self.runner.optim_wrapper
-        counts = (batch.num_units, batch.num_tokens, batch.num_samples)
+        counts = (model.count_units(batch), batch.num_tokens, batch.num_samples)
         num_units, num_tokens, num_samples, *self.signals = distributed.sum_counts(*counts, *self.runner.signals)
         if num_units == 0:
             return self._skip_step(num_tokens, num_samples, started, loaded)
-        loss_sum = torch.zeros((), device=model.device)
+        sums = torch.zeros(1 + len(model.train_logs), device=model.device)  # loss, logs
         for micro in batch.micro_batches:
             output = model(micro.to(model.device))
             optim.backward(output.loss_sum / num_units)
-            loss_sum += output.loss_sum.detach()
-        own_loss = loss_sum.clone()
-        distributed.sum_over_ranks(loss_sum)
+            sums += torch.stack([output.loss_sum.detach(), *(output.logs[name] for name in model.train_logs)])
+        own_loss = sums[0].clone()
+        loss_sum, *logs = distributed.sum_over_ranks(sums)
         distributed.reduce_gradients(p for group in optim.param_groups for p in group["params"])
         grad_norm = optim.clip()
         measured = loss_sum if optim.scaler.is_enabled() else loss_sum + grad_norm  # fp16 skips such a gradient
@@ -181,7 +183,15 @@ class TrainLoop(BaseLoop):
             scheduler.step()
         seconds = time.perf_counter() - started
         return StepResult(
-            loss_sum, num_units, num_tokens, num_samples, grad_norm.detach(), lr, seconds, loaded - started
+            loss_sum,
+            dict(zip(model.train_logs, logs, strict=True)),
+            num_units,
+            num_tokens,
+            num_samples,
+            grad_norm.detach(),
+            lr,
+            seconds,
+            loaded - started,
         )
 
     def _skip_step(self, num_tokens: int, num_samples: int, started: float, loaded: float) -> StepResult:
@@ -195,7 +205,8 @@ class TrainLoop(BaseLoop):
         for scheduler in self.runner.param_schedulers:
             scheduler.step()
         seconds = time.perf_counter() - started
-        return StepResult(zero, 0, num_tokens, num_samples, zero, lr, seconds, loaded - started)
+        logs = dict.fromkeys(self.runner.model.train_logs, zero)
+        return StepResult(zero, logs, 0, num_tokens, num_samples, zero, lr, seconds, loaded - started)
 
     def _runaway(
         self, batch: StepBatch, own_loss: torch.Tensor, loss_sum: torch.Tensor, grad_norm: torch.Tensor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -66,12 +65,6 @@ def make_optimizer(
         return OPTIMIZERS[optim_type](groups, lr=lr, betas=betas, weight_decay=weight_decay, **extra)
     except (TypeError, ValueError) as fault:
         raise ConfigError(f"the optimizer {optim_type!r} refuses its arguments: {fault}") from None
-
-
-def settings_of(optimizer: torch.optim.Optimizer) -> str:
-    """What must be the same for a resumed run: class and defaults, and size, peak rate and decay of each group."""
-    groups = [[len(g["params"]), g.get("initial_lr"), g.get("weight_decay")] for g in optimizer.param_groups]
-    return json.dumps([type(optimizer).__name__, optimizer.defaults, groups], default=str)
 
 
 def parameter_groups(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,22 +19,19 @@ from mmengine.logging import MMLogger
 from mmengine.logging.logger import MMFormatter
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
 from medtune import __version__
 from medtune.build import build, only_accepted
+from medtune.compat import without_hook_list
 from medtune.config import Config
 from medtune.data.collate import StepBatch
 from medtune.data.pipeline import TrainingData
-from medtune.engine import checkpoint, distributed, signals
+from medtune.engine import checkpoint, distributed, signals, state
 from medtune.engine.loops import TrainLoop
-from medtune.engine.optimizers import settings_of
 from medtune.engine.saving import Saver
-from medtune.errors import Interrupted, ModelError, Stopped, UsageError
-from medtune.files import read_json, write_json
-from medtune.models.sft import SupervisedFinetune
+from medtune.errors import Interrupted, MedtuneError, ModelError, Stopped
+from medtune.models.stage import Stage
 
 # mmengine's default hooks that medtune replaces or has no use for: its own loop counts steps and times them.
 WITHOUT = ("runtime_info", "timer", "sampler_seed", "param_scheduler", "logger", "checkpoint")
@@ -66,12 +64,12 @@ class MedtuneRunner(Runner):
         work_dir: `work_dirs/NAME`.
     """
 
-    model: SupervisedFinetune
+    model: Stage
 
     def __init__(
         self,
         config: Config,
-        model: SupervisedFinetune,
+        model: Stage,
         inputs: Inputs,
         card: dict[str, Any],
         work_dir: Path,
@@ -119,6 +117,7 @@ class MedtuneRunner(Runner):
     def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
         """Every rank logs the same lines; those of ranks other than 0 go where `distributed.log_to` sent them."""
         logger = super().build_logger(log_level, log_file, **kwargs)
+        without_hook_list(logger)
         if not distributed.is_main():
             for handler in logger.handlers:
                 handler.setLevel(log_level)
@@ -141,10 +140,6 @@ class MedtuneRunner(Runner):
         seed = self._randomness_cfg.get("seed")
         self.logger.info(f"medtune {__version__} ({versions}), {gpu}, {torch.get_num_threads()} threads, seed {seed}")
 
-    def get_hooks_info(self) -> str:
-        """One line; mmengine prints a table for each of its 22 mount points."""
-        return ", ".join(type(hook).__name__ for hook in self.hooks)
-
     # ------------------------------------------------------------ places
 
     @property
@@ -161,6 +156,19 @@ class MedtuneRunner(Runner):
     def loop(self) -> TrainLoop:
         """The train loop."""
         return self._train_loop  # type: ignore[return-value]
+
+    @contextmanager
+    def forgotten_on_fault(self) -> Iterator[None]:
+        """Around what comes before the first step: a fault, told on the terminal, leaves no timestamp folder behind."""
+        try:
+            yield
+        except MedtuneError:
+            if distributed.is_main():
+                for handler in [h for h in self.logger.handlers if isinstance(h, logging.FileHandler)]:
+                    self.logger.removeHandler(handler)
+                    handler.close()
+                shutil.rmtree(self.log_dir)
+            raise
 
     def _private_folders(self) -> None:
         """A run's folder may hold patients' text (sample generations, a system text): its owner's eyes only."""
@@ -195,6 +203,7 @@ class MedtuneRunner(Runner):
                 self.saver.wait()
             finally:
                 self.saver.join()
+                self.call_hook("close")
         return model
 
     def _on_signal(self, number: int, frame: Any) -> None:
@@ -261,7 +270,7 @@ class MedtuneRunner(Runner):
     def _save(self, folder: Path, random_states: list[bytes], then: Callable[[Path], None] | None) -> None:
         self.saver.wait()
         checkpoint.require_room(folder)
-        write = self._snapshot(random_states, copy=self.saver.in_background)
+        write = state.snapshot(self, random_states, copy=self.saver.in_background)
 
         def save() -> None:
             with checkpoint.disk_faults(folder):
@@ -282,114 +291,19 @@ class MedtuneRunner(Runner):
         random_states = distributed.gather(checkpoint.random_state())
         with distributed.together(), checkpoint.disk_faults(folder):
             if distributed.is_main():
-                checkpoint.write_folder(folder, self._snapshot(random_states, copy=False))
+                checkpoint.write_folder(folder, state.snapshot(self, random_states, copy=False))
                 shutil.rmtree(folder)
 
-    def _snapshot(self, random_states: list[bytes], copy: bool) -> Callable[[Path], None]:
-        """Take what a checkpoint holds; what is returned writes it into a folder.
-
-        Args:
-            random_states: of every rank.
-            copy: take tensors that later steps do not change, so that the writing may happen meanwhile.
-        """
-        write_model = self.model.snapshot(copy)
-        names = {id(p): name for name, p in self.model.trainable_parameters().items()}
-        tensors, plain = checkpoint.optimizer_tensors(self.optim_wrapper.optimizer, names, copy)
-        card = {**self.card, "progress": self._progress_summary()}
-        state = {
-            **self._identity(),
-            "progress": self.loop.progress.as_dict(),
-            "optimizer": plain,
-            "schedulers": [scheduler.state_dict() for scheduler in self.param_schedulers],
-            "scaler": self.optim_wrapper.scaler.state_dict(),
-            "metrics": self.metrics,
-            "hooks": {type(hook).__name__: hook.state_dict() for hook in self._hooks if hasattr(hook, "state_dict")},
-        }
-        state = deepcopy(state) if copy else state
-
-        def write(folder: Path) -> None:
-            masters = write_model(folder)
-            self.inputs.tokenizer.save_pretrained(folder)
-            (folder / "config.py").write_text(self.config.text, encoding="utf-8")
-            write_json(folder / "medtune.json", card)
-            save_file({**tensors, **masters}, folder / "optimizer.safetensors")
-            write_json(folder / "state.json", state)
-            checkpoint.save_random_states(folder, random_states)
-
-        return write
-
-    def _identity(self) -> dict[str, Any]:
-        """What must be the same for a resumed run to give the same numbers."""
-        sampler = self.loop.sampler
-        return {
-            "data": self.inputs.train_dataset.fingerprint(),
-            "base_model": self.card["base_model"].get("fingerprint"),
-            "packs_per_step": sampler.packs_per_step,
-            "world_size": sampler.world_size,
-            "seed": sampler.seed,
-            "num_steps": self.loop.num_steps,
-            "optimizer_settings": settings_of(self.optim_wrapper.optimizer),
-            "trained": sorted(self.model.trainable_parameters()),
-        }
-
-    def _progress_summary(self) -> dict[str, Any]:
-        loop = self.loop
-        return {
-            **loop.progress.as_dict(),
-            "num_steps": loop.num_steps,
-            "epoch": round(loop.fractional_epoch, 4),
-            "loss": self.metrics.get("loss"),
-            "val_loss": self.metrics.get("val_loss"),
-        }
-
-    def resume(self, filename: str | Path, anyway: bool = False, **_: Any) -> None:  # type: ignore[override]
-        """Continue from a checkpoint folder, bit for bit.
+    def resume(self, filename: str | Path, **_: Any) -> None:  # type: ignore[override]
+        """Continue from a checkpoint folder that verified (`resume.find`), bit for bit.
 
         Raises:
-            ModelError: it is damaged, or not a checkpoint.
-            UsageError: data, base model, batch, optimizer or trained weights differ from this run's. With `anyway`
-                only other trained weights are refused; the optimizer's settings are then the checkpoint's.
+            UsageError, ModelError: as `state.restore`.
         """
         folder = Path(filename)
-        with distributed.together():
-            if distributed.is_main():
-                checkpoint.verify(folder)
-        state = read_json(folder / "state.json")
-        differing = [key for key, mine in self._identity().items() if state.get(key) != mine]
-        if differing and not (anyway and "trained" not in differing):
-            raise UsageError(
-                f"{folder}: saved by a run that differs in {', '.join(differing)}, so it would not give the same "
-                "numbers. Use the config and data it was saved with, or --resume-anyway."
-            )
-        try:
-            self._restore(folder, state)
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as fault:
-            if type(fault).__name__ == "OutOfMemoryError":
-                raise
-            raise ModelError(
-                f"{folder}: its training state does not fit this run ({type(fault).__name__}); use another checkpoint."
-            ) from fault
-        self.logger.info(f"resumed from {folder.name} at step {self.loop.iter} of {self.loop.num_steps}")
-
-    def _restore(self, folder: Path, state: dict[str, Any]) -> None:
-        """Put everything back; whatever a state that medtune did not write makes of it is raised."""
-        tensors = load_file(folder / "optimizer.safetensors")
-        masters = {name: value for name, value in tensors.items() if name.startswith("master.")}
-        self.model.load_pretrained(folder, masters)
-        checkpoint.load_optimizer(self.optim_wrapper.optimizer, tensors, state["optimizer"])
-        for scheduler, saved in zip(self.param_schedulers, state["schedulers"], strict=True):
-            scheduler.load_state_dict(saved)
-        self.optim_wrapper.scaler.load_state_dict(state["scaler"])
-        for name in self.loop.progress.as_dict():
-            setattr(self.loop.progress, name, int(state["progress"][name]))
-        self.metrics.update(state["metrics"])
-        for hook in self._hooks:
-            if saved := state.get("hooks", {}).get(type(hook).__name__):
-                hook.load_state_dict(saved)  # type: ignore[attr-defined]
+        state.restore(self, folder)
         self.resumed_from = folder
-        states = folder / f"rank_{distributed.rank():05d}.safetensors"
-        if states.is_file():  # `anyway` may have brought more ranks than there were
-            checkpoint.load_random_state(states)
+        self.logger.info(f"resumed from {folder.name} at step {self.loop.iter} of {self.loop.num_steps}")
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
         """Not offered: mmengine's loader unpickles what it is given."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from mmengine.runner import set_random_seed
 from medtune.build import build, check, raise_faults
 from medtune.config import Config
 from medtune.engine import checkpoint, distributed, signals
-from medtune.engine.record import run_record
+from medtune.engine import resume as resuming
+from medtune.engine.identity import identity
+from medtune.engine.record import base_model, run_record
 from medtune.engine.runner import Inputs, MedtuneRunner
 from medtune.errors import ConfigError, UsageError
 from medtune.files import private
@@ -55,7 +56,8 @@ def build_runner(config: Config, inputs: Inputs, work_dir: Path) -> MedtuneRunne
     record = run_record(config, inputs.train_dataset, model)
     runner = MedtuneRunner(config, model, inputs, record, work_dir)
     set_random_seed((seed + distributed.rank()) % 2**32)  # from here on, dropout, which is each rank's own
-    runner.prepare()
+    with runner.forgotten_on_fault():
+        runner.prepare()
     return runner
 
 
@@ -81,7 +83,7 @@ def train(
     Raises:
         UsageError: the work dir holds checkpoints, or another training writes there.
         PeerFault: another rank's fault, where several processes train.
-        And as `prepare_inputs`, `build_runner`, `MedtuneRunner.resume` and `.train`.
+        And as `prepare_inputs`, `build_runner`, `resume.require_same_run`, `MedtuneRunner.resume` and `.train`.
     """
     with ExitStack() as held:
         held.enter_context(private())  # a run's folder may hold patients' text
@@ -90,9 +92,19 @@ def train(
         with distributed.together():
             inputs = _claim(config, work_dir, resume, overwrite, held)
         distributed.log_to(work_dir)
+        skipped: list[str] = []
+        begin = resume and _beginning(config, inputs, work_dir, resume, anyway, skipped)
         runner = build_runner(config, inputs, work_dir)
-        _resume(runner, resume, anyway)
-        distributed.check_same_weights(runner.model)
+        with runner.forgotten_on_fault():
+            for line in skipped:
+                runner.logger.warning(line)
+            if begin:
+                runner.resume(begin)
+            elif resume:
+                runner.logger.info(f"--resume auto: no valid checkpoint in {work_dir}; training from the start")
+            distributed.check_same_weights(runner.model)
+            if begin and resume != "auto":
+                _leave_later(runner, begin)
         runner.train()
     return runner
 
@@ -120,15 +132,23 @@ def _claim(config: Config, work_dir: Path, resume: str | None, overwrite: bool, 
     return inputs
 
 
-def _resume(runner: MedtuneRunner, resume: str | None, anyway: bool) -> None:
-    """Continue from a checkpoint; rank 0 chooses it for all."""
-    if resume == "auto":
-        found = checkpoint.newest_valid(runner.folder, runner.logger.warning) if distributed.is_main() else None
-        resume = distributed.gather_text(str(found or ""))[0]
-        if not resume:
-            runner.logger.info(f"--resume auto: no valid checkpoint in {runner.folder}; training from the start")
-    if resume:
-        runner.resume(resume, anyway)
+def _beginning(
+    config: Config, inputs: Inputs, work_dir: Path, wanted: str, anyway: bool, skipped: list[str]
+) -> Path | None:
+    """The checkpoint to go on from, found to fit before the time that loading a model takes."""
+    folder = resuming.find(work_dir, wanted, skipped.append)
+    with distributed.together():
+        if folder and not anyway and distributed.is_main():
+            resuming.require_same_run(folder, identity(config, inputs, base_model(config)), config.text)
+    return folder
+
+
+def _leave_later(runner: MedtuneRunner, begin: Path) -> None:
+    """Go on from an older checkpoint that was named: the later ones must not be taken for this run's."""
+    moved = resuming.move_later(runner.folder, begin) if distributed.is_main() else None
+    if moved:
+        names = ", ".join(folder.name for folder in moved[0])
+        runner.logger.info(f"moved {names} to {moved[1]}: the run goes on from {begin.name}, before them")
 
 
 def _refuse_earlier(work_dir: Path) -> None:
@@ -146,7 +166,4 @@ def _move_aside(work_dir: Path) -> None:
     named = [work_dir / name for name in WRITTEN if (work_dir / name).exists()]
     earlier = [*checkpoint.find_checkpoints(work_dir), *timestamps, *named, *work_dir.glob("rank_*.log")]
     if earlier:
-        aside = work_dir.with_name(f"{work_dir.name}_before_{datetime.datetime.now():%Y%m%d_%H%M%S_%f}")
-        aside.mkdir(mode=0o700)
-        for item in earlier:
-            item.rename(aside / item.name)
+        resuming.move(earlier, resuming.new_aside(work_dir))

@@ -20,74 +20,67 @@ from medtune.files import write_json
 if TYPE_CHECKING:
     from medtune.data.encode import EncodedSamples
     from medtune.engine.runner import MedtuneRunner
-    from medtune.models.sft import SupervisedFinetune
+    from medtune.models.stage import Stage
 
 REHEARSED_BATCHES = 2
 HIGHER_IS_BETTER = {"val_loss": False, "val_accuracy": True}
 
 
 class Sums(NamedTuple):
-    """What an evaluation adds up, over all ranks."""
+    """What an evaluation adds up over its units, over all ranks."""
 
-    nats: float
-    """Cross entropy over the trained tokens."""
-    num_correct: int
-    """Trained tokens that the model puts first."""
-    num_tokens: int
-    """Trained tokens."""
+    loss: float
+    num_units: int
+    logs: dict[str, float]
+    """The stage's own, by name."""
 
 
 @torch.no_grad()
-def evaluate(model: SupervisedFinetune, batches: Iterable[StepBatch]) -> Sums:
+def evaluate(model: Stage, batches: Iterable[StepBatch]) -> Sums:
     """Run the model over batches in evaluation mode; no random number is drawn and no weight changes.
 
     The sums do not depend on how samples are laid into batches or rows: each attends to itself alone.
     """
     was_training = model.training
     model.eval()
-    totals = torch.zeros(3, dtype=torch.float64, device=model.device)
+    totals = torch.zeros(2 + len(model.eval_logs), dtype=torch.float64, device=model.device)
     for batch in batches:
         for micro in batch.micro_batches:
             output = model(micro.to(model.device))
             totals[0] += output.loss_sum
-            totals[1] += output.logs["correct"]
-            totals[2] += output.num_units
+            totals[1] += output.num_units
+            for i, name in enumerate(model.eval_logs, 2):
+                totals[i] += output.logs[name]
     model.train(was_training)
-    nats, num_correct, num_tokens = distributed.sum_over_ranks(totals).tolist()
-    return Sums(nats, int(num_correct), int(num_tokens))
+    loss, num_units, *logs = distributed.sum_over_ranks(totals).tolist()
+    return Sums(loss, int(num_units), dict(zip(model.eval_logs, logs, strict=True)))
 
 
-def metrics_of(sums: Sums, num_characters: int) -> dict[str, float]:
+def metrics_of(model: Stage, sums: Sums, num_characters: int) -> dict[str, float]:
     """Metrics of an evaluation, under the names that logs and files have.
 
     Args:
+        model: the stage; it names its metrics.
         sums: from `evaluate`.
         num_characters: of the answers' text, from `count_characters`.
 
     Returns:
-        `val_loss` (nats for a trained token), `val_perplexity`, `val_bits_per_character` (bits for a character of the
-        answers: models with other tokenizers compare by it), `val_accuracy` (share of the trained tokens put first),
-        and `val_tokens`, the number of trained tokens.
+        "val_" before each of the stage's `metrics`; `val_tokens` (or pairs, answers), the number of units; and, where
+        the unit is a token, `val_bits_per_character` (of the answers: models with other tokenizers compare by it).
     """
-    loss = sums.nats / sums.num_tokens
-    return {
-        "val_loss": loss,
-        "val_perplexity": math.exp(min(loss, 700.0)),
-        "val_bits_per_character": sums.nats / math.log(2) / max(num_characters, 1),
-        "val_accuracy": sums.num_correct / sums.num_tokens,
-        "val_tokens": sums.num_tokens,
-    }
+    means = {name: value / sums.num_units for name, value in sums.logs.items()}
+    metrics = {f"val_{name}": value for name, value in model.metrics(sums.loss / sums.num_units, means).items()}
+    if model.units == "tokens":
+        metrics["val_bits_per_character"] = sums.loss / math.log(2) / max(num_characters, 1)
+    return {**metrics, f"val_{model.units}": sums.num_units}
 
 
 def count_characters(samples: EncodedSamples, tokenizer: Any) -> int:
     """Characters of the trained text: each run of trained tokens decoded, control tokens left out."""
     runs: list[list[int]] = []
-    for start, end in itertools.pairwise(samples.offsets.tolist()):
-        trained = samples.trained[start:end].tolist()
-        ids = samples.input_ids[start:end].tolist()
-        for is_trained, pairs in itertools.groupby(zip(trained, ids, strict=True), key=lambda pair: pair[0]):
-            if is_trained:
-                runs.append([token for _, token in pairs])
+    for i in range(len(samples)):
+        labels = samples[i]["labels"].tolist()
+        runs += [list(run) for is_trained, run in itertools.groupby(labels, lambda label: label >= 0) if is_trained]
     texts = tokenizer.batch_decode(runs, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return sum(map(len, texts))
 
@@ -173,7 +166,7 @@ class ValidationHook(Hook):
         if data is None or self.last_step == step:
             return
         runner.call_hook("before_val")
-        metrics = metrics_of(evaluate(runner.model, data), self._num_characters)
+        metrics = metrics_of(runner.model, evaluate(runner.model, data), self._num_characters)
         if not math.isfinite(metrics["val_loss"]):
             raise EnvironmentFault(f"the validation loss is {metrics['val_loss']} at step {step}. Lower lr.")
         self.last_step = step

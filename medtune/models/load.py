@@ -172,14 +172,16 @@ def load_llm(
         ModelError: not a model, or one that this transformers cannot load.
         EnvironmentFault: a GPU was asked for and there is none.
     """
-    from medtune.compat import keep_4bit_weights_on_cpu, quiet_bitsandbytes
+    from medtune.compat import brief_bars, keep_4bit_weights_on_cpu, quiet_bitsandbytes
 
     quiet_bitsandbytes()
     from transformers.utils.logging import disable_progress_bar
 
     from medtune.models import attention
 
-    if not sys.stderr.isatty():
+    if sys.stderr.isatty():
+        brief_bars()
+    else:
         disable_progress_bar()
 
     target = pick_device(device)

@@ -28,7 +28,7 @@ def test_4_kills_and_the_run_ends_as_if_nobody_had_disturbed_it():
 
 
 def test_2_settings_of_the_resume_matrix_are_equal_in_every_bit():
-    assert "resumed runs equal in every bit: 6 of 6" in campaign("resume_matrix", "--count", "2")
+    assert "resumed runs equal in every bit, ranks 1: 6 of 6" in campaign("resume_matrix", "--count", "2")
 
 
 def test_6_faults_in_a_save_leave_a_checkpoint_one_line_and_a_run_that_goes_on():

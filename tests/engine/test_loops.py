@@ -40,7 +40,10 @@ def gradient_of(stage, samples, **shape):
 
 @pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 43), marks=pytest.mark.slow)], ids=["3", "40"])
 def test_however_a_step_is_cut_into_micro_batches_its_gradient_is_the_same(stage, seeds):
-    """Ragged steps, each cut in 4 ways: the worst relative error of the whole gradient."""
+    """T1: fails when a micro-batch is divided by its own trained tokens, and the step is the mean of these means.
+
+    Ragged steps, each cut in 4 ways: the worst relative error of the whole gradient.
+    """
     rng = np.random.default_rng(seeds.start)
     worst = 0.0
     for seed in seeds:
@@ -85,6 +88,7 @@ def sum_of_trained(samples, num_tokens):
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_rows(stage, poison):
+    """T15: fails when a step is taken on a loss that is not finite: every weight would be NaN from then on."""
     samples = ragged_samples([5, 6, 7])
     with torch.no_grad():
         stage.llm.model.norm.weight[0] = poison
@@ -124,7 +128,10 @@ def untrained(sample):
 
 
 def test_a_step_without_a_trained_token_is_counted_and_leaves_weights_and_optimizer_alone(stage):
-    """Fault: 0 / 0 of the mean, or Adam's step by its momentum alone. `encode` drops such samples (see test_encode)."""
+    """T8: fails when the mean over no token is taken (0 / 0), or Adam steps by its momentum alone.
+
+    `encode` drops such samples (see test_encode).
+    """
     samples = ragged_samples([9, 14, 5])
     samples = [samples[0], untrained(samples[1]), samples[2]]
 

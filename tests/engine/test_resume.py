@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,9 +25,10 @@ from helpers import (
     write_questions,
 )
 
-from medtune.engine import checkpoint
+from medtune.engine import checkpoint, resume
 from medtune.engine.train import train
 from medtune.errors import EnvironmentFault, ModelError, UsageError
+from medtune.files import write_manifest
 
 # Dropout, packing and accumulation are on; 6 steps are an epoch, so a cut after 2 or 4 is in the middle of one.
 METHODS = {
@@ -157,27 +159,68 @@ def test_a_damaged_checkpoint_that_was_named_is_refused_by_name(tmp_path, model,
 @pytest.mark.parametrize(
     "change, told",
     [
-        ({"SYSTEM": "Be brief."}, "data"),
-        ({"max_length": 128}, "data"),
-        ({"accumulative_counts": 4}, "packs_per_step"),
-        ({"seed": 8}, "seed"),
-        ({"lora_target_modules": "q_proj,v_proj"}, "trained"),
-        ({"max_steps": 9}, "num_steps"),
-        ({"lr": 1e-4}, "optimizer_settings"),
+        ({"SYSTEM": "Be brief."}, "SYSTEM '' -> 'Be brief.'"),
+        ({"max_length": 128}, "max_length 96 -> 128"),
+        ({"accumulative_counts": 4}, "accumulative_counts 2 -> 4"),
+        ({"seed": 8}, "seed 7 -> 8"),
+        ({"lora_target_modules": "q_proj,v_proj"}, "lora_target_modules 'all-linear' -> 'q_proj,v_proj'"),
+        ({"max_steps": 9}, "max_steps 4 -> 9"),
+        ({"lora_dropout": 0.3}, "lora_dropout 0.1 -> 0.3"),
+        ({"lr_schedule": "wsd"}, "lr_schedule 'cosine' -> 'wsd'"),
+        ({"optim_wrapper.clip_grad.max_norm": 2}, "optim_wrapper.clip_grad.max_norm 1 -> 2"),
+        ({"train_dataloader.shuffle": False}, "train_dataloader.shuffle True -> False"),
+        ({"lr": 1e-4, "batch_size": 3}, "batch_size 1 -> 3; lr 0.01 -> 0.0001"),
     ],
     ids=str,
 )
-def test_a_run_that_would_not_give_the_same_numbers_is_refused_with_the_difference(
+def test_a_run_that_would_not_give_the_same_numbers_is_refused_with_every_setting_that_differs(
     tmp_path, model, data, cut, change, told
 ):
-    with pytest.raises(UsageError, match=rf"differs in .*{told}.*--resume-anyway"):
-        small_run(tmp_path / "run", model, data, resume=str(cut / "iter_2.pth"), **change)
+    refused = rf"differs from this one: {re.escape(told)}\. It would .*--resume-anyway"
+    with pytest.raises(UsageError, match=refused):
+        small_run(tmp_path / "run", model, data, resume=str(cut / "iter_2.pth"), save_steps=7, **change)
+    assert [f.name for f in (tmp_path / "run").iterdir()] == [".lock"]
 
 
-def test_another_base_model_is_refused(tmp_path, data, cut):
-    other = tiny_llama_folder(tmp_path / "other", seed=5)
-    with pytest.raises(UsageError, match="base_model"):
-        small_run(tmp_path / "run", other, data, resume=str(cut / "iter_2.pth"))
+def test_settings_that_leave_the_numbers_alone_may_change_and_the_run_is_the_same(tmp_path, model, data, cut):
+    moved = shutil.copytree(model, tmp_path / "moved")
+    others = {"use_activation_checkpointing": True, "logging_interval": 3, "save_steps": 4, "dataloader_num_workers": 1}
+    small_run(tmp_path / "run", moved, data, resume=str(cut / "iter_2.pth"), **others)
+    assert weights(tmp_path / "run" / "iter_4.pth") == weights(cut / "iter_4.pth")
+
+
+def test_other_data_under_the_same_name_and_another_base_model_are_told_apart(tmp_path, model, data, cut):
+    file, folder = tmp_path / "questions.jsonl", tiny_llama_folder(tmp_path / "other", seed=5)
+    file.write_text(data.read_text())
+    small_run(tmp_path / "first", model, file, save_steps=2)
+    file.write_text(data.read_text().replace("aspirin", "ibuprofen"))
+    with pytest.raises(UsageError, match=r"this one: the data's content\. It would"):
+        small_run(tmp_path / "first", model, file, resume="auto", save_steps=2)
+    with pytest.raises(UsageError, match=r"this one: pretrained_model_name_or_path '.*' -> '.*'\. It would"):
+        small_run(tmp_path / "run", folder, data, resume=str(cut / "iter_2.pth"))
+    assert len(list((tmp_path / "first").glob("*/vis_data"))) == 1
+
+
+def test_a_data_file_that_only_moved_is_not_told_among_the_differences(tmp_path, model, data, cut):
+    moved = Path(shutil.copy(data, tmp_path / "moved.jsonl"))
+    with pytest.raises(UsageError, match=r"this one: batch_size 1 -> 3\. It would"):
+        small_run(tmp_path / "run", model, moved, resume=str(cut / "iter_2.pth"), batch_size=3)
+
+
+def test_the_config_inside_a_checkpoint_is_never_run_when_it_is_compared(tmp_path, model, data, cut):
+    run = copied(cut, tmp_path / "run")
+    canary = tmp_path / "canary"
+    for text in (f"open({str(canary)!r}, 'w')\nlr = 3\n", "(" * 5000, "lr = \0"):
+        (run / "iter_2.pth" / "config.py").write_text(text)
+        write_manifest_again(run / "iter_2.pth")
+        with pytest.raises(UsageError, match=r"lr.* -> 0\.0001"):
+            small_run(tmp_path / "new", model, data, resume=str(run / "iter_2.pth"), lr=1e-4)
+    assert not canary.exists()
+
+
+def write_manifest_again(folder):
+    (folder / "manifest.json").unlink()
+    write_manifest(folder)
 
 
 def test_anyway_goes_on_with_other_data_but_never_with_other_weights(tmp_path, model, data, cut):
@@ -185,8 +228,121 @@ def test_anyway_goes_on_with_other_data_but_never_with_other_weights(tmp_path, m
     runner = train(config, tmp_path / "run", str(cut / "iter_2.pth"), anyway=True)
     assert runner.loop.iter == 6
     config = small_config(model, data, lora_target_modules="q_proj,v_proj")
-    with pytest.raises(UsageError, match="trained"):
+    with pytest.raises(UsageError, match="other trained weights"):
         train(config, tmp_path / "other", str(cut / "iter_2.pth"), anyway=True)
+    assert not list((tmp_path / "other").glob("*/vis_data"))
+
+
+# ---------------------------------------------------------------- from an older checkpoint than the newest
+
+
+def test_going_on_from_an_older_checkpoint_moves_the_later_ones_aside_and_auto_follows(tmp_path, model, data, cut):
+    run = copied(cut, tmp_path / "run")
+    small_run(run, model, data, resume=str(run / "iter_2.pth"), save_steps=10, max_steps=4)
+    (aside,) = tmp_path.glob("run_before_*")
+    assert sorted(f.name for f in aside.glob("*.pth")) == ["iter_3.pth", "iter_4.pth"]
+    assert weights(aside / "iter_4.pth") == weights(cut / "iter_4.pth")
+    assert f"moved iter_4.pth, iter_3.pth to {aside}: the run goes on from iter_2.pth" in log_of(run)
+    assert sorted(f.name for f in run.glob("*.pth")) == ["iter_1.pth", "iter_2.pth", "iter_4.pth"]
+    assert checkpoint.newest_valid(aside, print) == aside / (aside / "last_checkpoint").read_text().strip()
+
+
+def test_nothing_moves_where_nothing_is_later_or_the_named_checkpoint_is_damaged(tmp_path, model, data, cut):
+    run = copied(cut, tmp_path / "run")
+    small_run(run, model, data, resume=str(run / "iter_4.pth"), save_steps=1)
+    (run / "iter_2.pth" / "optimizer.safetensors").unlink()
+    with pytest.raises(ModelError, match="missing"):
+        small_run(run, model, data, resume=str(run / "iter_2.pth"), save_steps=1)
+    with pytest.raises(UsageError, match=r"lr 0\.01"):
+        small_run(run, model, data, resume=str(run / "iter_3.pth"), save_steps=1, lr=1.0)
+    assert sorted(f.name for f in run.glob("*.pth")) == [f"iter_{n}.pth" for n in (1, 2, 3, 4)]
+    assert not list(tmp_path.glob("run_before_*"))
+
+
+def branch(folder, best_step, steps=(1, 2, 3, 4)):
+    """A run's folder with a checkpoint at each step, which remembers `best_step[step]` as the best so far."""
+    for step in steps:
+        saved = folder / f"iter_{step}.pth"
+        saved.mkdir(parents=True)
+        hooks = {"ValidationHook": {"best_step": best_step[step]}}
+        (saved / "state.json").write_text(json.dumps({"progress": {"step": step}, "hooks": hooks}))
+    checkpoint.point_last_to(folder / f"iter_{steps[-1]}.pth")
+    checkpoint.point_last_to(folder / f"iter_{best_step[steps[-1]]}.pth", checkpoint.BEST)
+    return folder
+
+
+def pointers(folder):
+    names = {name: folder / name for name in ("last_checkpoint", "best_checkpoint")}
+    return [file.read_text().strip() if file.exists() else None for file in names.values()]
+
+
+def test_the_pointers_follow_to_what_was_last_and_best_at_that_step(tmp_path):
+    run = branch(tmp_path / "run", {1: 1, 2: 1, 3: 3, 4: 3})
+    _, aside = resume.move_later(run, run / "iter_2.pth")
+    assert (pointers(run), pointers(aside)) == (["iter_2.pth", "iter_1.pth"], ["iter_4.pth", "iter_3.pth"])
+    run = branch(tmp_path / "gone", {2: 1, 3: 3}, steps=(2, 3))  # the limit on checkpoints took iter_1
+    _, aside = resume.move_later(run, run / "iter_2.pth")
+    assert (pointers(run), pointers(aside)) == (["iter_2.pth", None], ["iter_3.pth", "iter_3.pth"])
+    run = branch(tmp_path / "kept", {1: 1, 2: 1, 3: 1, 4: 1})
+    _, aside = resume.move_later(run, run / "iter_2.pth")
+    assert (pointers(run), pointers(aside)) == (["iter_2.pth", "iter_1.pth"], ["iter_4.pth", None])
+
+
+def test_from_a_checkpoint_of_another_folder_all_of_this_one_are_left(tmp_path):
+    run = branch(tmp_path / "run", {1: 1, 2: 1, 3: 3, 4: 3})
+    elsewhere = branch(tmp_path / "elsewhere", {9: 9}, steps=(9,))
+    moved, _ = resume.move_later(run, elsewhere / "iter_9.pth")
+    assert [f.name for f in moved] == ["iter_4.pth", "iter_3.pth", "iter_2.pth", "iter_1.pth"]
+    assert (pointers(run), checkpoint.find_checkpoints(run)) == ([None, None], [])
+    assert pointers(elsewhere) == ["iter_9.pth", "iter_9.pth"]
+
+
+@pytest.mark.parametrize("best", [{1: 1, 2: 1, 3: 3, 4: 3}, {1: 1, 2: 2, 3: 3, 4: 4}], ids=str)
+def test_a_kill_at_any_moment_of_moving_aside_loses_nothing_and_the_same_command_mends_it(tmp_path, best, monkeypatch):
+    """Every rename, unlink, write and mkdir in turn is the last thing that happens."""
+    moment, killed = 0, True
+    while killed:
+        run = branch(tmp_path / str(moment) / "run", best)
+        killed = dies_at(moment, lambda run=run: resume.move_later(run, run / "iter_2.pth"), monkeypatch)
+        asides = list(run.parent.glob("run_before_*"))
+        there = [f.name for place in (run, *asides) for f in place.glob("*.pth")]
+        assert sorted(there) == [f"iter_{n}.pth" for n in (1, 2, 3, 4)]
+        left = [f.name for f in checkpoint.find_checkpoints(run)]
+        assert left == [f"iter_{n}.pth" for n in range(len(left), 0, -1)]  # the branch from its start on, no hole
+        assert all(name is None or (run / name).is_dir() for name in pointers(run))
+        resume.move_later(run, run / "iter_2.pth")
+        assert [f.name for f in checkpoint.find_checkpoints(run)] == ["iter_2.pth", "iter_1.pth"]
+        assert pointers(run) == ["iter_2.pth", f"iter_{best[2]}.pth"]
+        moment += 1
+    assert moment > 8
+
+
+class Killed(BaseException):
+    pass
+
+
+def dies_at(moment, act, monkeypatch):
+    """Whether `act` came as far as its change number `moment` to the disk, which does not happen, nor any after it."""
+    count = 0
+
+    def counted(change):
+        def wrapped(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count > moment:
+                raise Killed
+            return change(*args, **kwargs)
+
+        return wrapped
+
+    with monkeypatch.context() as patched:
+        for name in ("rename", "replace", "unlink", "mkdir", "write_text"):
+            patched.setattr(Path, name, counted(getattr(Path, name)))
+        try:
+            act()
+        except Killed:
+            return True
+    return False
 
 
 @pytest.mark.parametrize("async_save", [False, True])
@@ -216,6 +372,16 @@ def fail_at_step(step, monkeypatch):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_random_states", failing)
+
+
+def test_what_a_killed_run_did_not_tidy_is_tidied_before_the_first_step(tmp_path, model, data, cut, monkeypatch):
+    """Also where the work dir was named as seen from the current folder."""
+    copied(cut, tmp_path / "run", without=["iter_4.pth"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("medtune.engine.loops.TrainLoop._run_epoch", lambda self: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        small_run(Path("run"), model, data, resume="auto", save_steps=1, save_total_limit=1)
+    assert [f.name for f in (tmp_path / "run").glob("*.pth")] == ["iter_3.pth"]
 
 
 def test_half_written_folders_of_a_killed_run_are_cleared_by_the_next(tmp_path, model, data, cut):

@@ -88,6 +88,7 @@ def loader(samples, packs, batch_size):
 
 
 def test_the_sums_do_not_depend_on_batches_or_packs_and_equal_plain_transformers():
+    """T26: fails when the means of batches are averaged, whatever their number of trained tokens."""
     samples = ragged_samples([12, 3, 31, 7, 20, 9, 2])
     llm = tiny_llama()
     with torch.no_grad():
@@ -101,8 +102,8 @@ def test_the_sums_do_not_depend_on_batches_or_packs_and_equal_plain_transformers
     packed = plan_packs([len(s["input_ids"]) for s in samples], 40, seed=0)
     for packs, size in ((alone, 1), (alone, 3), (alone, 100), (packed, 1), (packed, 2)):
         sums = evaluate(stage, loader(samples, packs, size))
-        assert sums.nats / sums.num_tokens == pytest.approx(wanted_loss, rel=1e-6)
-        assert (sums.num_correct, sums.num_tokens) == (wanted_correct, int((targets != -100).sum()))
+        assert sums.loss / sums.num_units == pytest.approx(wanted_loss, rel=1e-6)
+        assert (sums.logs["correct"], sums.num_units) == (wanted_correct, int((targets != -100).sum()))
     assert stage.training
 
 
@@ -112,7 +113,7 @@ def test_bits_per_character_counts_the_answers_text_without_control_tokens(tmp_p
     answers = [json.loads(line)["answer"] for line in val_data.read_text().splitlines()]
     wanted = sum(map(len, answers))
     assert count_characters(inputs.train_dataset.samples, inputs.tokenizer) == wanted
-    metrics = metrics_of(Sums(nats=100.0, num_correct=5, num_tokens=20), wanted)
+    metrics = metrics_of(SupervisedFinetune(tiny_llama(), None, False), Sums(100.0, 20, {"correct": 5.0}), wanted)
     assert metrics["val_bits_per_character"] == pytest.approx(100 / math.log(2) / wanted)
     assert (metrics["val_loss"], metrics["val_accuracy"], metrics["val_tokens"]) == (5.0, 0.25, 20)
     assert metrics["val_perplexity"] == pytest.approx(math.exp(5))
@@ -366,6 +367,18 @@ def test_what_cannot_be_measured_is_refused(tmp_path, model, data):
     for other in ({"method": "full"}, {"lora_r": 8}):
         with pytest.raises((UsageError, ModelError), match="other weights than this config trains"):
             evaluate_checkpoint(small_config(model, data, val_ratio=0.3, **other), tmp_path / "iter_1.pth")
+
+
+def test_a_checkpoint_of_another_base_model_is_not_measured(tmp_path, model, data):
+    """The shapes fit: without the check it would be measured, and badly."""
+    small_run(tmp_path / "run", model, data, max_steps=1)
+    other = tiny_llama_folder(tmp_path / "other", seed=5)
+    with pytest.raises(UsageError, match=r"another base model .* differ\. Set pretrained_model_name_or_path"):
+        evaluate_checkpoint(small_config(other, data, val_ratio=0.3), tmp_path / "run" / "iter_1.pth")
+    moved = shutil.copytree(model, tmp_path / "moved")
+    assert (
+        evaluate_checkpoint(small_config(moved, data, val_ratio=0.3), tmp_path / "run" / "iter_1.pth")["val_loss"] > 0
+    )
 
 
 @pytest.mark.slow

@@ -98,6 +98,7 @@ def gradients(model):
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "activation checkpointing"])
 @pytest.mark.parametrize("feature", FEATURES)
 def test_a_packed_row_equals_each_sample_alone_in_logits_and_gradients(feature, checkpointing):
+    """T4: fails when attention goes over the bounds of the samples in a packed row."""
     family, changes = FEATURES[feature]
     model = tiny(family, **changes)
     twin = packed_twin(model)
@@ -116,6 +117,7 @@ def test_a_packed_row_equals_each_sample_alone_in_logits_and_gradients(feature, 
 
 @pytest.mark.parametrize("feature", FEATURES)
 def test_another_text_in_one_sample_changes_no_bit_of_the_others(feature):
+    """T4: fails when a token attends to any other sample of its row."""
     family, changes = FEATURES[feature]
     model = packed_twin(tiny(family, **changes))
     samples = ragged_samples(LENGTHS)

@@ -11,12 +11,13 @@ import torch
 from helpers import flat, padded_batch, ragged_samples, relative, run_loop, tiny_llama
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from medtune.build import check
 from medtune.config import load
 from medtune.data.collate import flatten
-from medtune.errors import ConfigError
+from medtune.errors import ConfigError, ModelError
 from medtune.models import attention
 from medtune.models.load import load_llm
 from medtune.models.sft import SupervisedFinetune
@@ -77,6 +78,7 @@ def test_loss_and_gradient_of_a_step_equal_plain_transformers(method, checkpoint
 
 
 def test_a_model_outside_our_attention_gives_the_same_loss_and_gradient_on_padded_rows():
+    """T13: fails when rows are padded on the left, or logits of the padding are taken for those of the text."""
     samples = ragged_samples(LENGTHS)
     packed, padded = stage("full"), stage("full")
     padded.llm.set_attn_implementation("eager")
@@ -130,6 +132,7 @@ def test_every_dtype_trains_with_finite_and_falling_loss(method, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_trained_weights_are_fp32_and_frozen_ones_stay_as_they_were_loaded(dtype):
+    """T15, T16: fails when what is trained stays in the 16 bits in which the base was loaded."""
     adapter = SupervisedFinetune(base().to(dtype), lora(), False, "bf16")
     trained = adapter.trainable_parameters()
     assert all("lora_" in name and p.dtype == torch.float32 for name, p in trained.items())
@@ -185,6 +188,30 @@ def test_what_was_saved_comes_back_bit_for_bit(tmp_path, method, dtype):
         torch.nn.init.zeros_(parameter)
     other.load_pretrained(tmp_path, masters)
     assert all(torch.equal(p, saved[name]) for name, p in other.trainable_parameters().items())
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt_neox"])
+def test_a_full_checkpoint_of_a_family_that_is_stored_under_other_names_comes_back_too(tmp_path, family):
+    """Fault: tensors matched by the names in the file; these families' experts and heads would stay the base's."""
+    known = AutoConfig.for_model(family)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "vocab_size": 128, "num_local_experts": 4, "bos_token_id": 1, "eos_token_id": 2}
+    config = AutoConfig.for_model(family, **{name: size for name, size in sizes.items() if hasattr(known, name)})
+    made, other = (SupervisedFinetune(AutoModelForCausalLM.from_config(config), None, False, "fp32") for _ in range(2))
+    other.load_pretrained(tmp_path, made.save_pretrained(tmp_path))
+    for (name, p), q in zip(made.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(p, q), name
+
+
+def test_a_full_checkpoint_that_lacks_a_tensor_is_refused(tmp_path):
+    """Fault: what is missing stays as the base has it, in silence."""
+    made = stage("full")
+    made.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 tensors are missing, such as model\.norm\.weight"):
+        made.load_pretrained(tmp_path, {})
 
 
 def test_target_modules_that_match_nothing_are_a_config_error():
