@@ -16,7 +16,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,8 @@ RUNTIME_NAMES = (
     "randomness",
     "work_dir",
 )
+
+IMPORTS = (ast.Import, ast.ImportFrom)
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,14 @@ def _with_local_imports(text: str, own: ast.Module, folder: Path) -> str:
 # ---------------------------------------------------------------- run
 
 
-def load(name: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
+def load(name: str, overrides: Sequence[tuple[str, str]] = (), wanted: Collection[str] = ()) -> Config:
     """Find, compose, override and run a config.
+
+    Args:
+        name: a file or a built-in name.
+        overrides: (name, value text) pairs.
+        wanted: names to run it for; what they do not depend on, such as the import of torch, is left out. None given:
+            all of it.
 
     Raises:
         ConfigError: anything wrong with the file or an override, in one line each.
@@ -165,27 +173,35 @@ def load(name: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     path = find(name)
     text = override(compose(path), overrides)
     raise_faults(list(_unused(text, path)))
-    values = run(text, path)
+    values = run(text, path, wanted)
     for key, value_text in overrides:
         if "." in key:
             text = f"{text.rstrip()}\n{_dotted_statement(values, key, value_text)}\n"
-            values = run(text, path)
+            values = run(text, path, wanted)
     return Config(path.stem, text, values)
 
 
-def run(text: str, path: Path) -> dict[str, Any]:
+def run(text: str, path: Path, wanted: Collection[str] = ()) -> dict[str, Any]:
     """Execute the flat text of the config at `path`; return its top-level values. A config is code, like a Makefile.
+
+    Args:
+        text, path: of the config.
+        wanted: as for `load`.
 
     Raises:
         ConfigError: what went wrong, at which line of which file.
     """
     from medtune.compat import quiet_bitsandbytes, require_cv2
 
-    require_cv2()
-    quiet_bitsandbytes()
+    tree = ast.parse(text)
+    if wanted:
+        tree.body = _needed_for(wanted, tree.body)
+    else:
+        require_cv2()
+        quiet_bitsandbytes()
     namespace: dict[str, Any] = {"__name__": f"medtune_config_{path.stem}"}
     try:
-        exec(compile(text, f"<config {path.stem}>", "exec", dont_inherit=True), namespace)
+        exec(compile(tree, f"<config {path.stem}>", "exec", dont_inherit=True), namespace)
     except MedtuneError:
         raise
     except Exception as fault:
@@ -194,6 +210,37 @@ def run(text: str, path: Path) -> dict[str, Any]:
         said += ". Import it, or put it in quotes if it is a name" if isinstance(fault, NameError) else ""
         raise ConfigError(f"{_place(path, line)}: `{line}`: {said}" if line else f"{path}: {said}") from fault
     return {k: v for k, v in namespace.items() if not k.startswith("_") and _is_setting(v)}
+
+
+def _needed_for(wanted: Collection[str], body: Sequence[ast.stmt]) -> list[ast.stmt]:
+    """The statements that names depend on.
+
+    Left out are imports, functions, classes and plain assignments of other names. All else stays, and so does an
+    assignment that calls a method of a value, which may change it.
+    """
+    imported = {a.asname or a.name.split(".")[0] for n in body if isinstance(n, IMPORTS) for a in n.names}
+    needed, kept = set(wanted), []
+    for node in reversed(body):
+        if isinstance(node, IMPORTS):
+            bound = {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            bound = {node.name}
+        elif (name := target(node)) is not None and _roots_of_methods(node) <= imported:
+            bound = {name}
+        else:
+            bound = needed
+        if bound & needed:
+            kept.append(node)
+            needed |= _names_read(node)
+    return kept[::-1]
+
+
+def _roots_of_methods(node: ast.stmt) -> set[str]:
+    """First names of the dotted calls in a statement: `a` of `a.b.c()`."""
+    calls = (
+        call.func for call in ast.walk(node) if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+    )
+    return {name.id for func in calls for name in ast.walk(func) if isinstance(name, ast.Name)}
 
 
 def _is_setting(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""How long, and with how much memory, what a download asks for may run: its chat template, its patterns."""
+"""How long, and with how much memory, what a download asks for may run, and how far its archives may unpack."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from typing import Any, NoReturn
 SECONDS = 2.0
 NBYTES = 512 << 20
 PAGE = resource.getpagesize()
+ROW_BYTES = 256 << 20  # of one row, line or value of a data file (characters, where it is text)
+XML_BYTES = 64 << 20  # of one XML document, which stands in memory as a tree, ten times as large
+UNPACKED_BYTES = 256 << 30  # of all that one archive holds
+UNPACKED_RATIO = 200  # to the archive's own size; text packs to a fourth, repeated rows to a fiftieth
+UNPACKED_FREE = 64 << 20  # up to here any ratio will do
+MEMBERS = 1_000_000  # of one archive
 STATM = "/proc/self/statm"  # the first number is this process's pages, in use or only reserved
 
 

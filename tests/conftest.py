@@ -15,6 +15,15 @@ ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "medtune" / "assets"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def medtune_cache(tmp_path_factory):
+    """Prepared data of tests, also of the processes they start, stays out of the user's cache."""
+    folder = tmp_path_factory.mktemp("medtune_cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDTUNE_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model_path() -> Path:
     """Folder of the embedded base model, med-llama-tiny (7.9 M parameters, ChatML template)."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from config_helpers import FLAT, TINY, fault, same, settings, writer
 
-from medtune.config import builtin_configs, compose, find, load
+from medtune.config import builtin_configs, compose, find, load, run
 from medtune.config_text import assignments, insert_before_imports
+from medtune.errors import ConfigError
 
 
 @pytest.fixture
@@ -304,3 +306,41 @@ def test_the_copy_that_is_edited_may_lie_in_any_folder(tmp_path):
     shutil.copy(builtin_configs()[TINY], copy)
     assert same(load(str(copy)).values, load(TINY).values)
     assert Path(str(copy)).stem == load(str(copy)).name
+
+
+# ---------------------------------------------------------------- a config run for some of its names
+
+
+def test_a_config_runs_for_the_names_that_are_wanted_without_importing_the_rest(tmp_path):
+    code = (
+        "import sys; from medtune.config import load; "
+        "values = load('sft', [('max_length', '64'), ('train_dataset.seed', '9')], ['train_dataset']).values; "
+        "assert values['train_dataset']['max_length'] == 64 and values['train_dataset']['seed'] == 9; "
+        "assert 'model' not in values; "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'peft', 'mmengine', 'cv2')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
+
+
+def test_what_wanted_names_depend_on_runs_in_whatever_form_it_stands(tmp_path):
+    text = """
+import math
+import not_there
+unused = not_there.value
+rows = [3]
+def grow(x):
+    return x + step
+step = 1
+if step:
+    rows = [grow(rows[0]), 7]
+spare = rows.pop()
+rows.append(math.floor(1.5))
+options = dict(a=1)
+options["b"] = rows
+options["b"] += [9]
+wanted = options
+"""
+    (tmp_path / "c.py").write_text(text)
+    assert run(text, tmp_path / "c.py", ["wanted"])["wanted"] == {"a": 1, "b": [4, 1, 9]}
+    with pytest.raises(ConfigError, match="not_there"):
+        run(text, tmp_path / "c.py")

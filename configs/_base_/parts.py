@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from medtune.data.mix import read_sources
 from medtune.data.readers import read_data
 
 
@@ -29,7 +30,7 @@ def validation_data(
     changes = {"part": "val", "max_dataset_length": max_dataset_length, "required": required}
     changes["dataset"] = dict(source) if isinstance(source, dict) else source
     if data_path is not None:
-        as_training = isinstance(source, dict) and source.get("type") is read_data
-        changes["dataset"] = dict(source if as_training else {"type": read_data}, data_path=data_path)
+        as_training = isinstance(source, dict) and source.get("type") in (read_data, read_sources)
+        changes["dataset"] = dict(source if as_training else {"type": read_sources}, data_path=data_path)
         changes["part"] = "all"
     return dict(train_dataset, **changes)

@@ -3,16 +3,10 @@
 from medtune.configs._base_ import parts
 from peft import LoraConfig
 
+from medtune.data.mix import read_sources
 from medtune.data.pipeline import build_dataset, step_dataloader
-from medtune.data.readers import read_data
-from medtune.engine.hooks import (
-    CheckpointHook,
-    DatasetInfoHook,
-    EvaluateChatHook,
-    LoggerHook,
-    LossPlotHook,
-    ProgressBarHook,
-)
+from medtune.engine.chat_hook import EvaluateChatHook
+from medtune.engine.hooks import CheckpointHook, DatasetInfoHook, LoggerHook, LossPlotHook, ProgressBarHook
 from medtune.engine.loops import TrainLoop
 from medtune.engine.optim import StepOptimWrapper
 from medtune.engine.optimizers import make_optimizer
@@ -46,20 +40,30 @@ neftune_noise_alpha = None  # noise on the input embeddings while training; 5 is
 
 # Data
 data_path = "medication-qa"  # a file, a folder, a hub id, or the embedded medication-qa
+dataset_info = None  # a dataset_info.json of names for data_path; None: one here or in ./data, if there is one
+mix = "concat"  # several sources, data_path=["a.jsonl", dict(path="b.csv", weight=0.5)], in turn; or interleave
 data_sheet = None  # of an xlsx with several sheets
-data_encoding = None  # of text files; None: UTF-8
+data_encoding = None  # of text files; None: told from the content
+data_header = None  # of tables: True, False, or None: told from the rows
+data_documents = "line"  # of plain text: one a line, one a paragraph, or the file
 data_columns = None  # dict(input="A", output="D") or by header name
 dataset_map_fn = None  # a name (medtune list-dataset-format) or a function; None detects the row's shape
 prompt_template = None  # a template's name; None: the tokenizer's own chat template
+placeholders = None  # dict(name="MedTune", author="Ward 3") fills <NAME> and <AUTHOR> of self-cognition data
 SYSTEM = ""  # system text of conversations that bring none, and of evaluation_inputs
 max_length = 2048  # tokens of the longest sample and of a pack
+train_on = "answers"  # the answers, the last one of each conversation ("last"), or prompts too ("all")
 overflow = "drop"  # longer samples: drop, truncate, split or error
 pack_to_max_length = True  # lay whole samples together; attention stays inside each sample
+group_by_length = False  # steps of rows of like length, for unpacked training
 drop_empty = False  # leave out rows with an empty answer; else they stop the run
 max_train_samples = None  # rows used, drawn by seed
 val_ratio = 0.0  # share of the rows kept for validation, by question
 val_data_path = None  # or a file of its own, read as data_path is
 max_eval_samples = None  # rows of the validation data used, drawn by seed
+data_cache = True  # keep encoded rows in a private folder below $MEDTUNE_CACHE or ~/.cache/medtune
+overwrite_cache = False  # encode anew what is kept there
+num_proc = None  # processes that encode; None: one a core
 
 # Scheduler and optimizer
 batch_size = 1  # packs in a forward pass, per device
@@ -141,18 +145,34 @@ model = dict(
 #######################################################################
 train_dataset = dict(
     type=build_dataset,
-    dataset=dict(type=read_data, data_path=data_path, sheet=data_sheet, columns=data_columns, encoding=data_encoding),
+    dataset=dict(
+        type=read_sources,
+        data_path=data_path,
+        dataset_info=dataset_info,
+        mix=mix,
+        seed=seed,
+        sheet=data_sheet,
+        columns=data_columns,
+        encoding=data_encoding,
+        header=data_header,
+        documents=data_documents,
+    ),
     tokenizer=tokenizer,
     max_length=max_length,
     dataset_map_fn=dataset_map_fn,
     prompt_template=prompt_template,
     system=SYSTEM,
+    train_on=train_on,
+    placeholders=placeholders,
     overflow=overflow,
     pack_to_max_length=pack_to_max_length,
     drop_empty=drop_empty,
     max_dataset_length=max_train_samples,
     val_ratio=val_ratio,
     seed=seed,
+    data_cache=data_cache,
+    overwrite_cache=overwrite_cache,
+    num_proc=num_proc,
 )
 
 train_dataloader = dict(
@@ -163,6 +183,7 @@ train_dataloader = dict(
     num_workers=dataloader_num_workers,
     shuffle=True,
     seed=seed,
+    group_by_length=group_by_length,
 )
 
 val_dataset = parts.validation_data(

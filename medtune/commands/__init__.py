@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from medtune.config import Config
 
 
-def load_config(words: Sequence[str]) -> Config:
+def load_config(words: Sequence[str], wanted: Sequence[str] = ()) -> Config:
     """Load the config named among command-line words, with the overrides among them.
+
+    Args:
+        words: of the command line.
+        wanted: names to run it for; none: all of it.
 
     Raises:
         UsageError: no config is named, or more than one.
@@ -25,4 +29,4 @@ def load_config(words: Sequence[str]) -> Config:
         raise UsageError(
             f"name one config, a file or a name from `medtune list-cfg`; got {named}. Settings are NAME=VALUE."
         )
-    return load(plain[0], overrides)
+    return load(plain[0], overrides, wanted)

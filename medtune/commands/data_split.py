@@ -1,19 +1,27 @@
-"""Split a data file into train and test by question.
+"""Split a data file into train and test by question, or by a field of the rows.
 
 Rows whose questions are the same but for case, spaces and punctuation stay together, so that nothing tested was
-trained on. Writes FILE-train.jsonl and FILE-test.jsonl in XTuner's structure.
+trained on; with --group-by, rows of the same patient, document or whatever the field tells. --stratify-by gives both
+parts the same shares of a field's values. Writes FILE-train.jsonl and FILE-test.jsonl in XTuner's structure.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medtune.commands.reading import add_reading_arguments, read
 
+if TYPE_CHECKING:
+    from medtune.data.records import Conversation
+    from medtune.data.split import Split
+
 EXAMPLES = """\
   medtune data split medqa.jsonl --ratio 7:3 --seed 0
-  medtune data split MedQA2019.xlsx --input-column Question --output-column Answer --out-dir data"""
+  medtune data split MedQA2019.xlsx --input-column Question --output-column Answer --out-dir data
+  medtune data split visits.jsonl --group-by patient_id --stratify-by department"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="data file, folder, embedded name or hub id")
     parser.add_argument("--ratio", default="7:3", help="train to test, as 7:3 (the default) or as a share, 0.7")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same split (default: 0)")
+    parser.add_argument("--group-by", metavar="FIELD", help="keep rows of one value together (default: the question)")
+    parser.add_argument("--stratify-by", metavar="FIELD", help="split each value of this field by the same ratio")
     parser.add_argument("--out-dir", type=Path, default=Path(), metavar="DIR", help="default: the current folder")
     add_reading_arguments(parser)
     parser.add_argument("-f", "--force", action="store_true", help="replace the two files")
@@ -28,16 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Split one file."""
-    from medtune.data.split import normalise, parse_ratio, question_of, split_by_question
+    from medtune.data.split import normalise, parse_ratio, question_of
     from medtune.data.structured import has_empty_answer, write_structured
     from medtune.errors import DataError
 
     ratio = parse_ratio(args.ratio)
     conversations = read(args)
-    train, test, repeated = split_by_question(conversations, ratio, args.seed)
+    train, test, repeated = _split(args, conversations, ratio)
     if not train or not test:
+        groups = f"values of {args.group_by!r}" if args.group_by else "questions"
         raise DataError(
-            f"{args.file}: {len(conversations)} rows with {len(conversations) - repeated} different questions cannot "
+            f"{args.file}: {len(conversations)} rows with {len(conversations) - repeated} different {groups} cannot "
             f"be split {args.ratio}; a part would be empty."
         )
     stem = Path(args.file).name.removesuffix(Path(args.file).suffix)
@@ -51,8 +62,45 @@ def main(args: argparse.Namespace) -> int:
     ]
     print(f"{paths[0]}: {len(train)} rows ({len(train) / len(conversations):.1%})")
     print(f"{paths[1]}: {len(test)} rows ({len(test) / len(conversations):.1%})")
-    print(f"repeated questions: {repeated} surplus rows; {len(straddling)} questions stand in both parts")
+    grouped = f"rows that share a {args.group_by} with another" if args.group_by else "repeated questions"
+    print(f"{grouped}: {repeated} surplus rows; {len(straddling)} questions stand in both parts")
     print(f"shared answers: {len(shared)} test rows have an answer that also stands in train")
     if empty := sum(map(has_empty_answer, conversations)):
         print(f"empty answers: {empty} rows (`medtune data convert --drop-empty` leaves them out)")
     return 0
+
+
+def _split(args: argparse.Namespace, conversations: Sequence[Conversation], ratio: float) -> Split:
+    """By question, or by the fields that the options name."""
+    from medtune.data.split import Split, normalise, question_of, split_by_field, split_by_question
+
+    if not args.group_by and not args.stratify_by:
+        return split_by_question(conversations, ratio, args.seed)
+    values = {field: _values(args, field) for field in (args.group_by, args.stratify_by) if field}
+    if args.group_by:
+        groups = [values[args.group_by][c.origin] for c in conversations]
+    else:
+        groups = [normalise(question_of(c)) for c in conversations]
+    strata = [values[args.stratify_by][c.origin] for c in conversations] if args.stratify_by else None
+    sides = split_by_field(groups, ratio, args.seed, strata)
+    train = [conversation for conversation, is_train in zip(conversations, sides, strict=True) if is_train]
+    test = [conversation for conversation, is_train in zip(conversations, sides, strict=True) if not is_train]
+    return Split(train, test, len(conversations) - len(set(groups)))
+
+
+def _values(args: argparse.Namespace, field: str) -> dict[str, str]:
+    """A field's value in each row, by origin."""
+    from collections.abc import Mapping
+
+    from medtune.data.readers import read_data
+    from medtune.data.records import shown_names
+    from medtune.errors import DataError, nearest
+
+    found: dict[str, str] = {}
+    for row in read_data(args.file, sheet=args.sheet, encoding=args.encoding):
+        value = row.fields.get(field) if isinstance(row.fields, Mapping) else None
+        if value is None or not str(value).strip():
+            known = nearest(field, shown_names(row.fields)) if isinstance(row.fields, Mapping) else ""
+            raise DataError(f"{row.origin}: no value in the field {field!r}; every row needs one to split by.{known}")
+        found[row.origin] = str(value)
+    return found

@@ -15,7 +15,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input-column", metavar="COLUMN", help="column of the questions: header, letter or JSON key")
     parser.add_argument("--output-column", metavar="COLUMN", help="column of the answers")
     parser.add_argument("--system", default="", help="system text for rows that bring none of their own")
-    parser.add_argument("--encoding", help="of a text file (default: utf-8)")
+    parser.add_argument("--encoding", help="of a text file (default: told from the content)")
     parser.add_argument("--map-fn", metavar="NAME", help="format of the rows (`medtune list-dataset-format`)")
 
 

@@ -1,4 +1,4 @@
-"""Conversations to token ids with the trained tokens marked, and what becomes of those that are too long.
+"""Conversations to token ids with the trained tokens marked.
 
 Every rendered segment is tokenised on its own, for training and for chat by the same code, so a training row begins
 with exactly the ids that chat would send, and no id depends on text that comes later. Text from the data never turns
@@ -7,90 +7,35 @@ into control tokens: a patient who writes "<|im_end|>" does not end the turn.
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from medtune.data.control_text import CUT, ControlText
+from medtune.data.overflow import EncodeReport, check_limits, fit_samples
+from medtune.data.placeholders import unfilled_placeholders
 from medtune.data.records import Conversation, Message
-from medtune.data.templates import Segment, Template, TokenizerTemplate, resolve_template, special_tokens
-from medtune.errors import ConfigError, DataError, nearest
+from medtune.data.segments import Segment, cut_segment, in_spans
+from medtune.data.split import normalise, question_of
+from medtune.data.store import IGNORE_INDEX, QUESTION_BYTES, EncodedRows, EncodedSamples, join_rows
+from medtune.data.templates import Template, TokenizerTemplate, Tools, resolve_template, special_tokens
+from medtune.errors import ConfigError, DataError
 
-IGNORE_INDEX = -100
-OVERFLOW_POLICIES = ("drop", "truncate", "split", "error")
-TOO_LONG = "longer than max_length"
-UNTRAINED = "no trained token"
-UNTRAINED_PIECE = "split piece without a trained token"
-CHUNK = 1024
-"""Conversations per call of the tokenizer."""
-ORIGINS_KEPT = 5
-CUT = "\ufdd0"
-"""Marks, inside a control token's text in the data, where to cut it. A Unicode noncharacter: no text holds it."""
+__all__ = ["IGNORE_INDEX", "Encoder", "encode", "encode_prompt"]
+
+ROWS_AT_ONCE = 128
+"""Conversations per call of the tokenizer; with more, its results fall out of the processor's cache."""
+CHARACTERS_AT_ONCE = 1 << 20
 
 
-@dataclass(frozen=True)
-class EncodedSamples:
-    """Token ids of n samples, end to end: sample i is `[offsets[i]:offsets[i + 1]]`."""
+class LeftOut(NamedTuple):
+    """A row that is not trained on, and why."""
 
-    input_ids: np.ndarray
-    """(total,) int32."""
-    trained: np.ndarray
-    """(total,) bool: the tokens the loss is taken on. Never a sample's first: nothing predicts it."""
-    offsets: np.ndarray
-    """(n + 1,) int64."""
-    origins: list[str]
-
-    def __len__(self) -> int:
-        return len(self.origins)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        """`input_ids` (length,) int32, `labels` (length,) int64 with -100 where untrained, and `origin`."""
-        i = range(len(self))[i]
-        part = slice(self.offsets[i], self.offsets[i + 1])
-        labels = np.where(self.trained[part], self.input_ids[part], IGNORE_INDEX).astype(np.int64)
-        return {"input_ids": self.input_ids[part], "labels": labels, "origin": self.origins[i]}
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(n,) int64 tokens per sample."""
-        return np.diff(self.offsets)
-
-    @property
-    def num_trained(self) -> np.ndarray:
-        """(n,) int64 trained tokens per sample."""
-        return np.diff(np.concatenate([[0], np.cumsum(self.trained)])[self.offsets])
-
-
-@dataclass
-class EncodeReport:
-    """What encoding did to the rows. Tokens are counted over the samples that were kept."""
-
-    num_rows: int = 0
-    num_samples: int = 0
-    num_tokens: int = 0
-    num_trained_tokens: int = 0
-    longest: int = 0
-    """Tokens of the longest row, before the overflow policy."""
-    num_truncated: int = 0
-    """Rows cut at max_length."""
-    num_split: int = 0
-    """Rows cut into several samples."""
-    num_special_in_text: int = 0
-    """Rows whose text holds a control token's text; it was encoded as ordinary text."""
-    dropped: dict[str, int] = field(default_factory=dict)
-    """Reason to count, of rows; of pieces of rows for `UNTRAINED_PIECE`."""
-    dropped_origins: dict[str, list[str]] = field(default_factory=dict)
-    """Reason to the first few origins."""
-
-    def drop(self, reason: str, origin: str) -> None:
-        """Count a row or piece that is left out."""
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
-        origins = self.dropped_origins.setdefault(reason, [])
-        if len(origins) < ORIGINS_KEPT:
-            origins.append(origin)
+    reason: str
+    origin: str
 
 
 def encode(
@@ -100,152 +45,81 @@ def encode(
     max_length: int | None,
     overflow: str = "drop",
 ) -> tuple[EncodedSamples, EncodeReport]:
-    """Encode conversations for training.
+    """Encode conversations for training, in memory.
 
     Args:
         conversations: read once, in order.
         template: from `resolve_template`.
         tokenizer: a transformers tokenizer.
-        max_length: most tokens a sample may have; None for no limit.
-        overflow: what becomes of longer rows. "drop" leaves them out; "truncate" cuts off the end, adding no end
-            token; "split" cuts them into samples of `max_length`, the later ones without their prompt; "error" stops.
-            Whatever has no trained token left is left out too, and everything is counted in the report.
+        max_length, overflow: as for `overflow.fit_samples`.
 
     Raises:
         ConfigError: an unknown policy or an impossible `max_length`.
         DataError: a conversation the template cannot render, or one too long under "error".
     """
-    if overflow not in OVERFLOW_POLICIES:
-        known = ", ".join(OVERFLOW_POLICIES)
-        raise ConfigError(f"overflow={overflow!r} is unknown.{nearest(overflow, OVERFLOW_POLICIES)} Known are {known}.")
-    if max_length is not None and max_length < 2:
-        raise ConfigError(f"max_length={max_length}: a sample needs at least 2 tokens, one to predict the other from.")
-    encoder = _Encoder(template, tokenizer)
-    report = EncodeReport()
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    origins: list[str] = []
-    for ids, trained, origin in _encode_rows(conversations, encoder, report):
-        for part in _fit(trained, origin, max_length, overflow, report):
-            parts.append((ids[part], trained[part]))
-            origins.append(origin)
-    lengths = [len(ids) for ids, _ in parts]
-    samples = EncodedSamples(
-        input_ids=np.concatenate([np.empty(0, np.int32), *(ids for ids, _ in parts)]),
-        trained=np.concatenate([np.empty(0, np.bool_), *(trained for _, trained in parts)]),
-        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
-        origins=origins,
-    )
-    report.num_samples = len(samples)
-    report.num_tokens = len(samples.input_ids)
-    report.num_trained_tokens = int(samples.trained.sum())
-    return samples, report
+    check_limits(max_length, overflow)
+    rows = join_rows(Encoder(template, tokenizer).batches(conversations))
+    return fit_samples(rows, np.arange(len(rows)), max_length, overflow)
 
 
-def encode_prompt(messages: Sequence[Message], template: Template | TokenizerTemplate, tokenizer: Any) -> list[int]:
+def encode_prompt(
+    messages: Sequence[Message], template: Template | TokenizerTemplate, tokenizer: Any, tools: Tools = ()
+) -> list[int]:
     """Ids to generate an answer from: those a training row of the same conversation begins with.
 
     Raises:
         DataError: the template cannot render the messages, or a text is not Unicode.
     """
-    encoder = _Encoder(template, tokenizer)
-    segments, _ = encoder.render(messages, add_generation_prompt=True)
+    encoder = Encoder(template, tokenizer)
+    messages, tools, special = encoder.control.guard(messages, tools)
+    segments = encoder.template.render(messages, add_generation_prompt=True, tools=tools)
+    if special:
+        segments = [piece for segment in segments for piece in cut_segment(segment, CUT)]
     return list(chain.from_iterable(encoder.ids([segments])))
 
 
-def _encode_rows(
-    conversations: Iterable[Conversation], encoder: _Encoder, report: EncodeReport
-) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
-    """Yield (ids, trained, origin) of each row, whole."""
-    rows = iter(conversations)
-    while chunk := list(islice(rows, CHUNK)):
-        rendered: list[list[Segment]] = []
-        for row in chunk:
-            try:
-                segments, special = encoder.render(row.messages)
-            except DataError as fault:
-                raise DataError(f"{row.origin}: {fault}") from None
-            rendered.append(segments)
-            report.num_special_in_text += special
-        pieces = encoder.ids(rendered)
-        sizes = [len(piece) for piece in pieces]
-        ids = np.fromiter(chain.from_iterable(pieces), np.int32, sum(sizes))
-        trained = np.repeat(np.array([s.trained for segments in rendered for s in segments], np.bool_), sizes)
-        piece_ends = np.cumsum([0, *sizes])
-        row_ends = piece_ends[np.cumsum([0, *(len(segments) for segments in rendered)])]
-        trained[row_ends[:-1][row_ends[:-1] < len(ids)]] = False  # a row may be empty, the last one too
-        for row, start, end in zip(chunk, row_ends[:-1], row_ends[1:], strict=True):
-            report.num_rows += 1
-            report.longest = max(report.longest, int(end - start))
-            yield ids[start:end], trained[start:end], row.origin
-
-
-def _fit(trained: np.ndarray, origin: str, max_length: int | None, overflow: str, report: EncodeReport) -> list[slice]:
-    """The parts of a row that become samples. May clear `trained` where a part begins."""
-    length = len(trained)
-    limit = max_length or length
-    parts = [slice(0, length)]
-    if length > limit:
-        if overflow == "error":
-            raise DataError(
-                f"{origin}: {length} tokens, and max_length is {limit}; raise max_length, or set overflow to "
-                "'drop', 'truncate' or 'split'."
-            )
-        if overflow == "drop":
-            report.drop(TOO_LONG, origin)
-            return []
-        if overflow == "truncate":
-            report.num_truncated += 1
-            parts = [slice(0, limit)]
-        else:
-            report.num_split += 1
-            parts = [slice(start, min(start + limit, length)) for start in range(0, length, limit)]
-            trained[::limit] = False
-    kept = [part for part in parts if trained[part].any()]
-    if not kept:
-        report.drop(UNTRAINED, origin)
-    for _ in range(len(parts) - len(kept) if kept else 0):
-        report.drop(UNTRAINED_PIECE, origin)
-    return kept
-
-
-class _Encoder:
+class Encoder:
     """Renders and tokenises with one template and one tokenizer."""
 
     def __init__(self, template: Template | TokenizerTemplate, tokenizer: Any) -> None:
         self.template = resolve_template(template, tokenizer)
         self.tokenizer = tokenizer
-        # One character is ordinary text whatever the tokenizer calls it, and could not be cut.
-        added = [t for t in tokenizer.added_tokens_encoder if len(t) > 1 and t in self.template.markup]
-        tokens = {t for t in (*special_tokens(tokenizer), *added) if len(t) > 1}
-        self._control = sorted(tokens, key=len, reverse=True)
-        pattern = "|".join(map(re.escape, self._control)) or "(?!)"
-        self._suspect = re.compile(f"{pattern}|{CUT}")
-        self._first_char = re.compile(f"(?={pattern})(.)", re.DOTALL)
+        added = tokenizer.added_tokens_encoder
+        self.control = ControlText(
+            [*special_tokens(tokenizer), *(token for token in added if token in self.template.markup)],
+            [token for token in added if token in self.template.prompt_markup],
+        )
         self._anchored = self._needs_anchor()
         self._anchor_ids: dict[str, list[int]] = {}
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> tuple[list[Segment], bool]:
-        """Segments to tokenise one by one, and whether a message held a control token's text.
+    def batches(self, records: Iterable[Conversation | LeftOut]) -> Iterator[EncodedRows]:
+        """Encode conversations in batches, in order; what is left out keeps its place, with its reason.
+
+        Raises:
+            DataError: a conversation the template cannot render, with its place.
+        """
+        batch = _Batch(self)
+        for record in records:
+            batch.add(record)
+            if len(batch) == ROWS_AT_ONCE or batch.characters >= CHARACTERS_AT_ONCE:
+                yield batch.encoded()
+                batch = _Batch(self)
+        if len(batch):
+            yield batch.encoded()
+
+    def render(self, conversation: Conversation) -> tuple[list[list[Segment]], bool]:
+        """Rows of segments to tokenise one by one, and whether a message held a control token's text.
 
         Such text is cut after its first character, so that no segment holds it whole.
 
         Raises:
             DataError: the template cannot render the messages, or a text is not Unicode.
         """
-        for i, message in enumerate(messages):
-            try:
-                message.content.encode()
-            except UnicodeEncodeError as fault:
-                where = f"messages[{i}], character {fault.start}"
-                raise DataError(f"{where}: half a surrogate pair, which no tokenizer reads; mend the text.") from None
-        if not any(self._suspect.search(message.content) for message in messages):
-            return self.template.render(messages, add_generation_prompt), False
-        guarded = [
-            replace(message, content=self._first_char.sub(rf"\1{CUT}", message.content.replace(CUT, "")))
-            for message in messages
-        ]
-        segments = self.template.render(guarded, add_generation_prompt)
-        return [Segment(text, s.trained) for s in segments for text in s.text.split(CUT) if text], True
+        messages, tools, special = self.control.guard(conversation.messages, conversation.tools)
+        rows = self.template.render_rows(messages, tools)
+        if special:
+            rows = [[piece for segment in row for piece in cut_segment(segment, CUT)] for row in rows]
+        return rows, special
 
     def ids(self, rows: Sequence[Sequence[Segment]]) -> list[list[int]]:
         """Ids of every segment of every row, in order."""
@@ -267,7 +141,26 @@ class _Encoder:
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = False
-        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        distinct = list(dict.fromkeys(texts))  # what stands between answers is often the same
+        found = backend.encode_batch_fast(distinct, add_special_tokens=False)
+        ids = dict(zip(distinct, (encoding.ids for encoding in found), strict=True))
+        return [ids[text] for text in texts]
+
+    def offsets(self, text: str, ids: list[int]) -> list[tuple[int, int]]:
+        """The (start, end) characters of each of a segment's ids.
+
+        Raises:
+            ConfigError: the tokenizer cannot tell.
+        """
+        if not self.tokenizer.is_fast:
+            raise ConfigError("train_on='all' needs a fast tokenizer, one with a tokenizer.json; this one has none.")
+        backend = self.tokenizer.backend_tokenizer
+        for anchor in ("", "\n", *self.control.tokens):  # the one it was tokenised behind gives the same ids
+            told = backend.encode(anchor + text, add_special_tokens=False)
+            if told.ids[len(told.ids) - len(ids) :] == ids:
+                places = told.offsets[len(told.ids) - len(ids) :]
+                return [(start - len(anchor), end - len(anchor)) for start, end in places]
+        raise ConfigError("train_on='all': this tokenizer does not say which characters its tokens stand for.")
 
     def _needs_anchor(self) -> bool:
         """True if a text gets other ids at a beginning than further on.
@@ -281,7 +174,7 @@ class _Encoder:
 
     def _anchor(self, before: str) -> str:
         """What stands for the text before a segment: the control token it ends with, or a line break."""
-        return next((token for token in self._control if before.endswith(token)), "\n")
+        return next((token for token in self.control.tokens if before.endswith(token)), "\n")
 
     def _after(self, anchor: str, ids: list[int], text: str) -> list[int]:
         """Take the anchor's ids off the front; where it merged with the text, do without it."""
@@ -289,3 +182,87 @@ class _Encoder:
             self._anchor_ids[anchor] = self._tokenize([anchor])[0]
         head = self._anchor_ids[anchor]
         return ids[len(head) :] if ids[: len(head)] == head else self._tokenize([text])[0]
+
+
+class _Batch:
+    """Rendered conversations that are tokenised by one call."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.parts: list[list[Segment]] = []
+        self.num_parts: list[int] = []
+        self.special: list[bool] = []
+        self.unfilled: list[bool] = []
+        self.questions: list[bytes] = []
+        self.origins: list[bytes] = []
+        self.reasons: list[bytes] = []
+        self.characters = 0
+
+    def __len__(self) -> int:
+        return len(self.num_parts)
+
+    def add(self, record: Conversation | LeftOut) -> None:
+        """Render one conversation; one that is left out has its reason instead."""
+        reason, special, question = "", False, bytes(QUESTION_BYTES)
+        parts: list[list[Segment]] = []
+        if isinstance(record, LeftOut):
+            reason = record.reason
+        else:
+            try:
+                parts, special = self.encoder.render(record)
+            except DataError as fault:
+                raise DataError(f"{record.origin}: {fault}") from None
+            question = _digest(record)
+            self.characters += sum(len(segment.text) for segments in parts for segment in segments)
+        self.parts += parts
+        self.num_parts.append(len(parts))
+        self.special.append(special)
+        self.unfilled.append(isinstance(record, Conversation) and _leaves_a_name_open(record))
+        self.questions.append(question)
+        self.origins.append(record.origin.encode("utf-8", "backslashreplace"))
+        self.reasons.append(reason.encode())
+
+    def encoded(self) -> EncodedRows:
+        """The batch as arrays."""
+        pieces = self.encoder.ids(self.parts)
+        sizes = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        ids = np.fromiter(chain.from_iterable(pieces), np.int32, int(sizes.sum()))
+        marks = np.fromiter((s.trained for segments in self.parts for s in segments), np.bool_, len(pieces))
+        trained = np.repeat(marks, sizes)
+        piece_ends = np.concatenate([[0], np.cumsum(sizes)])
+        ends = piece_ends[np.cumsum([0, *map(len, self.parts)])]
+        self._mark_spans(pieces, piece_ends, trained)
+        firsts = ends[:-1]
+        trained[firsts[firsts < len(ids)]] = False  # a row may be empty, the last one too
+        counted = np.concatenate([[0], np.cumsum(trained)])
+        return EncodedRows(
+            input_ids=ids,
+            trained=trained,
+            lengths=np.diff(ends).astype(np.int64),
+            num_trained=np.diff(counted[ends]).astype(np.int64),
+            num_parts=np.array(self.num_parts, np.int64),
+            special=np.array(self.special, np.bool_),
+            unfilled=np.array(self.unfilled, np.bool_),
+            questions=np.frombuffer(b"".join(self.questions), np.uint8).reshape(-1, QUESTION_BYTES),
+            origins=np.frombuffer(b"".join(self.origins), np.uint8),
+            origin_lengths=np.array([len(origin) for origin in self.origins], np.int64),
+            reasons=np.frombuffer(b"".join(self.reasons), np.uint8),
+            reason_lengths=np.array([len(reason) for reason in self.reasons], np.int64),
+        )
+
+    def _mark_spans(self, pieces: list[list[int]], piece_ends: np.ndarray, trained: np.ndarray) -> None:
+        """Mark the trained tokens of segments that are not trained as a whole."""
+        segments = [segment for row in self.parts for segment in row]
+        for segment, ids, start in zip(segments, pieces, piece_ends[:-1], strict=True):
+            if segment.spans:
+                trained[start : start + len(ids)] = in_spans(self.encoder.offsets(segment.text, ids), segment.spans)
+
+
+def _leaves_a_name_open(conversation: Conversation) -> bool:
+    texts = [text for m in conversation.messages for text in (m.content, m.reasoning)]
+    return any("<" in text or "{{" in text for text in texts) and bool(unfilled_placeholders(conversation))
+
+
+def _digest(conversation: Conversation) -> bytes:
+    question = normalise(question_of(conversation))
+    return hashlib.blake2b(question.encode("utf-8", "surrogatepass"), digest_size=QUESTION_BYTES).digest()

@@ -1,6 +1,6 @@
-"""Map functions: one row of a data file in, one XTuner or OpenAI conversation out.
+"""Map functions: one row of a data file in, one conversation or preference out; and which one a row needs.
 
-The names and shapes are those of XTuner 0.1.23, plus a few shapes medical data comes in. Each function is pure, takes
+The names and shapes are those of XTuner 0.1.23, plus the shapes medical data comes in. Each function is pure, takes
 the row as a dict, ignores columns it does not know, and raises KeyError for one that it needs. The first line of each
 docstring is the row's shape (`?` marks an optional key); `medtune list-dataset-format` prints it.
 
@@ -10,225 +10,175 @@ Only the formats XTuner tied to one subject (sql, arxiv, code_alpaca, ...) bring
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from medtune.data.records import Conversation, Row, shown_names, to_conversation
+from medtune.data.chat_map_fns import (
+    alpaca_lists_map_fn,
+    alpaca_map_fn,
+    alpaca_zh_map_fn,
+    content_map_fn,
+    conversation_map_fn,
+    default_map_fn,
+    dialogue_map_fn,
+    oasst1_map_fn,
+    oasst1_pair_map_fn,
+    openai_map_fn,
+    openorca_map_fn,
+    pretrain_map_fn,
+    prompt_response_map_fn,
+    question_answer_map_fn,
+    sharegpt_map_fn,
+    stack_exchange_map_fn,
+    user_bot_map_fn,
+    wizardlm_map_fn,
+)
+from medtune.data.choice_map_fns import (
+    FROM_ZERO,
+    ceval_map_fn,
+    choices_map_fn,
+    cmb_clin_map_fn,
+    cmb_map_fn,
+    medmcqa_from_zero_map_fn,
+    medmcqa_map_fn,
+    medqa_us_map_fn,
+    mmlu_map_fn,
+    pubmedqa_map_fn,
+)
+from medtune.data.detection import DETECTED, passes, plain_keys
+from medtune.data.preference_map_fns import (
+    alpaca_preference_map_fn,
+    kto_map_fn,
+    preference_map_fn,
+    question_pair_map_fn,
+    question_preference_map_fn,
+    ranked_map_fn,
+    scored_pair_map_fn,
+    sharegpt_preference_map_fn,
+)
+from medtune.data.records import Record, Row, SkippedRow, shown_names, to_record
 from medtune.data.subject_map_fns import (
-    Fields,
     arxiv_map_fn,
     code_alpaca_map_fn,
     colors_map_fn,
     crime_kg_assitant_map_fn,
-    join,
     law_reference_map_fn,
     medical_map_fn,
     msagent_react_map_fn,
-    one_turn,
     sql_map_fn,
     tiny_codes_map_fn,
 )
+from medtune.data.tool_map_fns import moss_map_fn
+from medtune.data.turns import Fields
 from medtune.errors import DataError, MedtuneError, nearest
 
 MapFn = Callable[[Any], Any]
 
-SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant"}
-OASST_MARKER = re.compile(r"### (Human|Assistant):[ \t]*")
+REASON = re.compile(r"[A-Za-z ,()-]{1,80}")  # what a report may quote of a row
+NUM_HEAD_ROWS = 100
+"""Rows of a file that `resolve_map_fn` should be shown."""
 
 
-def alpaca_map_fn(row: Fields) -> dict[str, Any]:
-    """{"instruction", "input"?, "output", "history"?: [[question, answer], ...], "system"?}.
+def chosen_map_fn(row: Fields) -> dict[str, Any]:
+    """any preference or KTO row, its better answer alone: to train SFT on preference data; bad KTO rows are left out.
 
-    Alpaca's own marker for "no answer", `<nooutput>`, becomes an empty answer.
-
-    >>> alpaca_map_fn({"instruction": "Translate.", "input": "fièvre", "output": "fever", "history": [["Hi", "Hello"]]})
-    {'conversation': [{'input': 'Hi', 'output': 'Hello'}, {'input': 'Translate.\\nfièvre', 'output': 'fever'}]}
-    """
-    answer = "" if row["output"] == "<nooutput>" else row["output"]
-    last = one_turn(join(row["instruction"], row.get("input")), answer)["conversation"]
-    turns = [{"input": question, "output": reply} for question, reply in row.get("history") or []] + last
-    if row.get("system"):
-        turns[0] = {"system": row["system"], **turns[0]}
-    return {"conversation": turns}
-
-
-def alpaca_zh_map_fn(row: Fields) -> dict[str, Any]:
-    """{"instruction_zh", "input_zh"?, "output_zh"}.
-
-    >>> alpaca_zh_map_fn({"instruction_zh": "什么是发热？", "input_zh": "", "output_zh": "体温升高。"})
-    {'conversation': [{'input': '什么是发热？', 'output': '体温升高。'}]}
-    """
-    return one_turn(join(row["instruction_zh"], row.get("input_zh")), row["output_zh"])
-
-
-def conversation_map_fn(row: Fields) -> dict[str, Any]:
-    """{"conversation": [{"system"?, "input", "output", "output_with_loss"?}, ...]}: XTuner's own.
-
-    >>> conversation_map_fn({"conversation": [{"input": "Hi", "output": "Hello"}], "source": "ward 3"})
-    {'conversation': [{'input': 'Hi', 'output': 'Hello'}]}
-    """
-    return {"conversation": row["conversation"]}
-
-
-def default_map_fn(row: Fields) -> dict[str, Any]:
-    """{"input", "output", "system"?}: also what `data_columns` makes of any table.
-
-    >>> default_map_fn({"input": "Is aspirin an NSAID?", "output": "Yes."})
-    {'conversation': [{'input': 'Is aspirin an NSAID?', 'output': 'Yes.'}]}
-    """
-    return one_turn(row["input"], row["output"], row.get("system"))
-
-
-def oasst1_map_fn(row: Fields) -> dict[str, Any]:
-    """{"text": "### Human: ... ### Assistant: ..."}: OpenAssistant-Guanaco; a `###` heading in an answer stays.
-
-    >>> oasst1_map_fn({"text": "### Human: Plan a meal.### Assistant: ### Lunch\\nSoup."})
-    {'messages': [{'role': 'user', 'content': 'Plan a meal.'}, {'role': 'assistant', 'content': '### Lunch\\nSoup.'}]}
-    """
-    preface, *pieces = OASST_MARKER.split(row["text"])
-    messages = [{"role": "system", "content": preface.strip()}] if preface.strip() else []
-    roles = {"Human": "user", "Assistant": "assistant"}
-    for name, text in zip(pieces[::2], pieces[1::2], strict=True):
-        messages.append({"role": roles[name], "content": text.strip()})
-    return {"messages": messages}
-
-
-def openai_map_fn(row: Fields) -> dict[str, Any]:
-    """{"messages": [{"role": system|user|assistant, "content", "loss"?: true|false}, ...]}.
-
-    Messages of the user that follow one another are joined by a newline.
-
-    >>> openai_map_fn({"messages": [{"role": "user", "content": "Hi"},
-    ...                             {"role": "assistant", "content": "Hello", "loss": "False"}]})
-    {'messages': [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello', 'loss': False}]}
-    """
-    messages: list[dict[str, Any]] = []
-    for raw in row["messages"]:
-        message = {"role": raw["role"], "content": _content(raw.get("content"))}
-        switch = raw.get("loss", raw.get("weight"))
-        if message["role"] == "assistant" and switch is not None:
-            message["loss"] = str(switch).strip().lower() not in ("false", "0", "0.0")
-        if messages and message["role"] == messages[-1]["role"] == "user":
-            messages[-1]["content"] = join(messages[-1]["content"], message["content"])
-        else:
-            messages.append(message)
-    return {"messages": messages}
-
-
-def _content(content: Any) -> Any:
-    """Text of OpenAI's `content`, which may be a list of text parts."""
-    if isinstance(content, list) and all(isinstance(part, Mapping) and "text" in part for part in content):
-        return "".join(part["text"] for part in content)
-    return content
-
-
-def openorca_map_fn(row: Fields) -> dict[str, Any]:
-    """{"system_prompt", "question", "response"}.
-
-    >>> openorca_map_fn({"system_prompt": "Be brief.", "question": "What is a fever?", "response": "38 °C or more."})
-    {'conversation': [{'system': 'Be brief.', 'input': 'What is a fever?', 'output': '38 °C or more.'}]}
-    """
-    return one_turn(row["question"], row["response"], row["system_prompt"])
-
-
-def pretrain_map_fn(row: Fields) -> dict[str, Any]:
-    """{"text"}: text to learn as it stands, no question.
-
-    >>> pretrain_map_fn({"text": "Aspirin is an NSAID."})
-    {'conversation': [{'input': '', 'output': 'Aspirin is an NSAID.'}]}
-    """
-    return one_turn("", row["text"])
-
-
-def prompt_response_map_fn(row: Fields) -> dict[str, Any]:
-    """{"prompt", "response" or "completion", "system"?}.
-
-    >>> prompt_response_map_fn({"prompt": "Hi", "response": "Hello"})
-    {'conversation': [{'input': 'Hi', 'output': 'Hello'}]}
-    """
-    answer = row["response"] if "response" in row else row["completion"]
-    return one_turn(row["prompt"], answer, row.get("system"))
-
-
-def question_answer_map_fn(row: Fields) -> dict[str, Any]:
-    """{"question", "answer", "context"?, "system"?}: the context, if any, stands before the question.
-
-    >>> question_answer_map_fn({"question": "Is aspirin an NSAID?", "answer": "Yes."})
-    {'conversation': [{'input': 'Is aspirin an NSAID?', 'output': 'Yes.'}]}
-    """
-    return one_turn(join(row.get("context"), row["question"]), row["answer"], row.get("system"))
-
-
-def sharegpt_map_fn(row: Fields) -> dict[str, Any]:
-    """{"conversations": [{"from": human|gpt|system, "value"}, ...], "system"? or "system_prompt"?}.
-
-    >>> sharegpt_map_fn({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]})
+    >>> chosen_map_fn({"prompt": "Hi", "chosen": "Hello", "rejected": "What?"})
     {'messages': [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello'}]}
     """
-    turns = row["conversations"]
-    messages = [{"role": SHAREGPT_ROLES.get(t["from"], t["from"]), "content": t["value"]} for t in turns]
-    system = row.get("system") or row.get("system_prompt")
-    if system and not (messages and messages[0]["role"] == "system"):
-        messages.insert(0, {"role": "system", "content": system})
-    return {"messages": messages}
+    raw = DATASET_FORMATS[detect(row)](row)
+    tools = {"tools": raw["tools"]} if "tools" in raw else {}
+    if "chosen" in raw:
+        return {"messages": [*raw["prompt"], *raw["chosen"]], **tools}
+    if "label" not in raw:
+        raise DataError("chosen_map_fn: no preference or KTO row. Name another map function, or none to detect it.")
+    if not raw["label"]:
+        raise SkippedRow("the answer is labelled as a bad one")
+    return {"messages": raw["messages"], **tools}
 
 
-def stack_exchange_map_fn(row: Fields) -> dict[str, Any]:
-    """{"question", "response"}.
+def left_out_map_fn(row: Fields) -> dict[str, Any]:
+    """{"left_out"}: what a mix of data sets holds for a row with nothing to learn; counted by this reason.
 
-    >>> stack_exchange_map_fn({"question": "What is a fever?", "response": "38 °C or more."})
-    {'conversation': [{'input': 'What is a fever?', 'output': '38 °C or more.'}]}
+    >>> left_out_map_fn({"left_out": "both answers are rated alike"})
+    Traceback (most recent call last):
+    medtune.data.records.SkippedRow: both answers are rated alike.
     """
-    return one_turn(row["question"], row["response"])
+    reason = str(row["left_out"])
+    raise SkippedRow(reason if REASON.fullmatch(reason) else "nothing to learn")
 
 
-def wizardlm_map_fn(row: Fields) -> dict[str, Any]:
-    """{"conversations": [{"from": human|gpt, "value"}, ...]}: the same as sharegpt.
-
-    >>> wizardlm_map_fn({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]})
-    {'messages': [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello'}]}
-    """
-    return sharegpt_map_fn(row)
-
-
-# Name -> the function, and the keys it cannot do without.
+# Name -> the function, and the keys it cannot do without. Formats that take one key or another name none.
 FORMATS: dict[str, tuple[MapFn, tuple[str, ...]]] = {
     "alpaca": (alpaca_map_fn, ("instruction", "output")),
+    "alpaca_lists": (alpaca_lists_map_fn, ("instruction", "output")),
+    "alpaca_preference": (alpaca_preference_map_fn, ("instruction", "chosen", "rejected")),
     "alpaca_zh": (alpaca_zh_map_fn, ("instruction_zh", "output_zh")),
     "arxiv": (arxiv_map_fn, ("abstract", "title")),
+    "ceval": (ceval_map_fn, ("A", "B", "C", "D")),
+    "choices": (choices_map_fn, ("question", "choices", "answer")),
+    "chosen": (chosen_map_fn, ()),
+    "cmb": (cmb_map_fn, ("question", "option", "answer")),
+    "cmb_clin": (cmb_clin_map_fn, ("description", "QA_pairs")),
     "code_alpaca": (code_alpaca_map_fn, ("prompt", "completion")),
     "colors": (colors_map_fn, ("description", "color")),
+    "content": (content_map_fn, ("content",)),
     "conversation": (conversation_map_fn, ("conversation",)),
     "crime_kg_assitant": (crime_kg_assitant_map_fn, ("input", "output")),
     "default": (default_map_fn, ("input", "output")),
+    "dialogue": (dialogue_map_fn, ()),
+    "kto": (kto_map_fn, ()),
+    "left_out": (left_out_map_fn, ("left_out",)),
     "law_reference": (law_reference_map_fn, ("question", "answer")),
     "medical": (medical_map_fn, ("instruction", "output")),
+    "medmcqa": (medmcqa_map_fn, ("question", "opa", "opb", "opc", "opd")),
+    "medmcqa_from_zero": (medmcqa_from_zero_map_fn, ("question", "opa", "opb", "opc", "opd")),
+    "medqa_us": (medqa_us_map_fn, ("question", "options", "answer_idx")),
+    "mmlu": (mmlu_map_fn, ("A", "B", "C", "D", "E", "F")),
+    "moss": (moss_map_fn, ()),
     "msagent_react": (msagent_react_map_fn, ("conversations",)),
     "oasst1": (oasst1_map_fn, ("text",)),
+    "oasst1_pair": (oasst1_pair_map_fn, ("input", "output")),
     "openai": (openai_map_fn, ("messages",)),
     "openorca": (openorca_map_fn, ("system_prompt", "question", "response")),
+    "preference": (preference_map_fn, ("chosen", "rejected")),
     "pretrain": (pretrain_map_fn, ("text",)),
-    "prompt_response": (prompt_response_map_fn, ("prompt", "response")),
+    "prompt_response": (prompt_response_map_fn, ("prompt",)),
+    "pubmedqa": (pubmedqa_map_fn, ("QUESTION", "CONTEXTS", "LONG_ANSWER")),
     "question_answer": (question_answer_map_fn, ("question", "answer")),
+    "question_pair": (question_pair_map_fn, ("question", "chosen", "rejected")),
+    "question_preference": (question_preference_map_fn, ("question", "response_chosen", "response_rejected")),
+    "ranked": (ranked_map_fn, ("instruction", "output")),
+    "scored_pair": (scored_pair_map_fn, ("input", "output")),
     "sharegpt": (sharegpt_map_fn, ("conversations",)),
+    "sharegpt_preference": (sharegpt_preference_map_fn, ("chosen", "rejected")),
     "sql": (sql_map_fn, ("context", "question", "answer")),
     "stack_exchange": (stack_exchange_map_fn, ("question", "response")),
     "tiny_codes": (tiny_codes_map_fn, ("prompt", "response")),
+    "user_bot": (user_bot_map_fn, ("instruction", "output")),
     "wizardlm": (wizardlm_map_fn, ("conversations",)),
 }
 DATASET_FORMATS: dict[str, MapFn] = {name: fn for name, (fn, _) in FORMATS.items()}
+ALIASES = {"crime_kg_assitan": "crime_kg_assitant"}  # XTuner's key of the mapping, and its function's name
+IMAGES = ("llava", "llava_image_only")
 
-# Most telling shape first; the formats with a system text of their own are chosen by name only.
-DETECTED = (
-    *("conversation", "openai", "msagent_react", "sharegpt", "alpaca", "alpaca_zh", "openorca", "question_answer"),
-    *("stack_exchange", "prompt_response", "default", "oasst1", "pretrain"),
-)
+
+@lru_cache(maxsize=256)
+def _candidates(keys: tuple[Any, ...]) -> tuple[str, ...]:
+    """Formats whose keys are all there."""
+    return tuple(name for name in DETECTED if set(FORMATS[name][1]) <= set(keys))
+
+
+def _fitting(fields: Any) -> str:
+    """Name of the first format that fits a row, or ""."""
+    if isinstance(fields, Mapping):
+        return next((name for name in _candidates(tuple(fields)) if passes(name, fields)), "")
+    return "dialogue" if isinstance(fields, list) and passes("dialogue", fields) else ""
 
 
 def detect(fields: Any) -> str:
-    """Return the name of the format that fits a row; its keys tell.
+    """Return the name of the format that fits a row; its keys tell, and the kind of what they hold.
 
     Raises:
         DataError: none fits.
@@ -236,10 +186,11 @@ def detect(fields: Any) -> str:
     >>> detect({"question": "Is aspirin an NSAID?", "answer": "Yes.", "ward": "3"})
     'question_answer'
     """
-    for name in DETECTED:
-        if _fits(name, fields):
-            return name
+    if name := _fitting(fields):
+        return name
     keys = fields if isinstance(fields, Mapping) else ()
+    if {"file_name", "hf_hub_url", "script_url"} & set(keys):
+        raise DataError("this is a registry of data sets: pass it as dataset_info, and as data_path one of its names.")
     known = {key for _, wanted in FORMATS.values() for key in wanted}
     typo = next((hint for key in keys if key not in known and (hint := nearest(str(key)[:24], known))), "")
     raise DataError(
@@ -256,6 +207,9 @@ def named_map_fn(spec: str | MapFn) -> MapFn:
     """
     if isinstance(spec, str):
         name = spec.removesuffix("_map_fn")
+        name = ALIASES.get(name, name)
+        if name in IMAGES:
+            raise DataError(f"dataset_map_fn {spec!r} is for pictures; medtune trains on text alone.")
         if name not in DATASET_FORMATS:
             raise DataError(
                 f"unknown dataset_map_fn {spec!r}.{nearest(name, DATASET_FORMATS)} "
@@ -267,21 +221,58 @@ def named_map_fn(spec: str | MapFn) -> MapFn:
     return spec
 
 
-def resolve_map_fn(spec: str | MapFn | None, first: Row) -> MapFn:
+class ByShape:
+    """The map function of a file whose format nobody named: each row goes to the function that fits it.
+
+    So a file of two schemas is read whole; `format_name` says which rows are which, for reports to count.
+
+    Args:
+        head: the first rows. They settle what one row cannot say: MedMCQA's `cop` counts from 0 if one of them is 0
+            or -1, and from 1 otherwise; should a later row of such a file hold 0, it is refused.
+
+    Raises:
+        DataError: no format fits the first row.
+    """
+
+    def __init__(self, head: Sequence[Row]) -> None:
+        self.from_zero = any(isinstance(row.fields, Mapping) and row.fields.get("cop") in FROM_ZERO for row in head)
+        names = dict.fromkeys(self.name_of(row.fields) for row in head[:1])
+        self.__name__ = "".join(f"{name}_map_fn" for name in names)
+        self.__qualname__ = f"ByShape(from_zero={self.from_zero})"  # what a cache of results needs to know
+
+    def name_of(self, fields: Any) -> str:
+        """The format of a row."""
+        return self._name_and_fields(fields)[0]
+
+    def __call__(self, fields: Any) -> Any:
+        """Map a row by the function of its format."""
+        name, fields = self._name_and_fields(fields)
+        return DATASET_FORMATS[name](fields)
+
+    def _name_and_fields(self, fields: Any) -> tuple[str, Any]:
+        name = _fitting(fields)
+        if not name and (name := _fitting(plain := plain_keys(fields))):
+            fields = plain
+        name = name or detect(fields)  # which says why none fits
+        return ("medmcqa_from_zero" if name == "medmcqa" and self.from_zero else name), fields
+
+
+def resolve_map_fn(spec: str | MapFn | None, *head: Row) -> MapFn:
     """Find the map function for a data file and check it against the file's first row.
 
     Args:
-        spec: None to detect the format from `first`, a format's name ("alpaca" or "alpaca_map_fn"), or a function.
-        first: the first row of the file.
+        spec: None to detect each row's format, a format's name ("alpaca" or "alpaca_map_fn"), or a function.
+        head: the first rows of the file: one, better `NUM_HEAD_ROWS`.
 
     Raises:
         DataError: unknown name, or the function needs a key that the row has not; names the format that would fit.
     """
+    first = head[0]
     if spec is None:
         try:
-            return DATASET_FORMATS[detect(first.fields)]
+            return ByShape(head)
         except DataError as fault:
-            return _detect_by_header(first, fault)
+            raise DataError(f"{first.origin}: {fault}") from None
     spec = named_map_fn(spec)
     try:
         spec(first.fields)
@@ -292,46 +283,24 @@ def resolve_map_fn(spec: str | MapFn | None, first: Row) -> MapFn:
     return spec
 
 
-# What people write above a table's columns -> the key that map functions read.
-HEADERS = {
-    **dict.fromkeys(("问题", "问", "提问", "ask"), "question"),
-    **dict.fromkeys(("回答", "答案", "答"), "answer"),
-    **{"指令": "instruction", "输入": "input", "输出": "output", "系统": "system"},
-}
+def format_name(map_fn: MapFn, row: Row) -> str:
+    """Name of the format that a map function reads a row by, for reports to count."""
+    return map_fn.name_of(row.fields) if isinstance(map_fn, ByShape) else _name(map_fn).removesuffix("_map_fn")
 
 
-def plain_keys(fields: Any) -> Any:
-    """A table row's headers as the keys map functions read: lower case, no edge spaces, Chinese words translated.
+def apply_map_fn(map_fn: MapFn, row: Row) -> Record:
+    """Map one row and validate it.
 
-    >>> plain_keys({"Question": "Is aspirin an NSAID?", "答案": "Yes."})
-    {'question': 'Is aspirin an NSAID?', 'answer': 'Yes.'}
+    Raises:
+        SkippedRow: a sound row with nothing to learn; whoever counts rows leaves it out.
+        DataError: any other fault; it names the row and never quotes it.
     """
-    if not isinstance(fields, Mapping):
-        return fields
-    folded = ((str(key).strip().casefold(), value) for key, value in fields.items())
-    return {HEADERS.get(key, key): value for key, value in folded}
-
-
-def _detect_by_header(first: Row, fault: DataError) -> MapFn:
-    """The map function that fits the row once its headers are read as `plain_keys`, reading every row so."""
     try:
-        map_fn = DATASET_FORMATS[detect(plain_keys(first.fields))]
-    except DataError:
-        raise DataError(f"{first.origin}: {fault}") from None
-
-    @functools.wraps(map_fn)
-    def of_plain_keys(fields: Fields) -> dict[str, Any]:
-        return map_fn(plain_keys(fields))
-
-    return of_plain_keys
-
-
-def apply_map_fn(map_fn: MapFn, row: Row) -> Conversation:
-    """Map one row and validate it; every fault becomes a DataError that names the row and never quotes it."""
-    try:
-        return to_conversation(map_fn(row.fields), row.origin)
-    except MedtuneError:
-        raise
+        raw = map_fn(row.fields)
+    except SkippedRow as skipped:
+        raise SkippedRow(skipped.reason, row.origin) from None
+    except MedtuneError as fault:
+        raise DataError(f"{row.origin}: {fault}") from fault
     except KeyError as fault:
         raise _misfit(map_fn, row, fault) from _silenced(fault)
     except Exception as fault:
@@ -339,6 +308,7 @@ def apply_map_fn(map_fn: MapFn, row: Row) -> Conversation:
             f"{row.origin}: {_name(map_fn)} failed on {_keys(row.fields)} with {type(fault).__name__}. Fix the row or "
             "the map function (--debug shows the traceback)."
         ) from _silenced(fault)
+    return to_record(raw, row.origin)
 
 
 def _silenced(fault: Exception) -> Exception:
@@ -346,22 +316,6 @@ def _silenced(fault: Exception) -> Exception:
     fault.args = ()
     fault.__cause__ = fault.__context__ = None
     return fault
-
-
-def _fits(name: str, fields: Any) -> bool:
-    if not isinstance(fields, Mapping):
-        return False
-    if name == "prompt_response" and "completion" in fields:
-        return "prompt" in fields
-    if any(key not in fields for key in FORMATS[name][1]):
-        return False
-    if name == "oasst1":
-        return isinstance(fields["text"], str) and fields["text"].lstrip().startswith("### Human:")
-    if name == "pretrain":  # text beside an answer is a question under another name
-        return not any(key in fields for key in ("answer", "output", "response"))
-    if name == "msagent_react":
-        return isinstance(fields["conversations"], str)
-    return True
 
 
 def _misfit(map_fn: MapFn, row: Row, fault: KeyError) -> DataError:

@@ -1,33 +1,35 @@
-"""From rows to training data: map, validate, render, encode, pack; and a report of what became of every row."""
+"""From rows to training data: prepared, selected, cut to length and packed; and a report of every row's fate."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
 
 from medtune.build import Count, Share, Within, checked_by
-from medtune.data.collate import StepBatch, collate_step
-from medtune.data.encode import EncodedSamples, EncodeReport, encode
+from medtune.data.cache import data_identity
 from medtune.data.map_fns import named_map_fn
-from medtune.data.packing import plan_packs
+from medtune.data.overflow import EncodeReport, Overflow, fit_samples
+from medtune.data.packing import mix_packs, plan_packs
+from medtune.data.placeholders import check_placeholders
+from medtune.data.prepare import Recipe, prepare
 from medtune.data.readers import rows_of
-from medtune.data.records import Conversation
-from medtune.data.sampler import StepSampler
-from medtune.data.split import split_by_question
-from medtune.data.structured import map_rows
+from medtune.data.select import select_rows
+from medtune.data.store import EncodedSamples
 from medtune.data.templates import PROMPT_TEMPLATE, Template, TokenizerTemplate, resolve_template
-from medtune.errors import ConfigError, DataError, nearest
+from medtune.errors import ConfigError, DataError, MedtuneError, nearest
 
 if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
     from transformers import PreTrainedTokenizerBase
 
-Overflow = Literal["drop", "truncate", "split", "error"]
+    from medtune.data.collate import StepBatch
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,35 @@ class TrainingData:
 
     samples: EncodedSamples
     packs: list[list[int]]
+    """Of the first epoch."""
     report: DatasetReport
     template: Template | TokenizerTemplate
+    seed: int = 0
+    folder: Path | None = None
+    """Where the encoded rows are kept; None if they are in memory alone."""
 
     def __len__(self) -> int:
         return len(self.packs)
 
+    def epoch_packs(self, epoch: int) -> Sequence[Sequence[int]]:
+        """Packs of an epoch: as many in each, with other members. A pure function of the seed and the epoch."""
+        if epoch == 0 or self.report.capacity is None:
+            return self.packs
+        return mix_packs(self.packs, self.samples.lengths, self.report.capacity, [self.seed, epoch])
+
     def fingerprint(self) -> str:
         """sha256 over token ids, mask and packs: the same data, encoded the same way."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for array in (self.samples.input_ids, self.samples.trained, self.samples.offsets):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        for name in ("input_ids", "trained"):
+            for piece in self.samples.pieces(name):
+                digest.update(np.ascontiguousarray(piece).data)
+        digest.update(self.samples.offsets.data)
         for pack in self.packs:
-            digest.update(np.asarray(pack, dtype=np.int64).tobytes())
+            digest.update(np.asarray(pack, dtype=np.int64).data)
         return digest.hexdigest()
 
 
@@ -68,6 +86,15 @@ class DatasetReport:
     capacity: int | None = None
     dropped: Counter[str] = field(default_factory=Counter)
 
+    def check(self) -> None:
+        """Raise MedtuneError, a fault of ours, if a row went missing without a reason."""
+        self.encoded.check()
+        if self.num_rows != self.encoded.num_rows + self.dropped.total():
+            raise MedtuneError(
+                f"rows lost: {self.num_rows} read, {self.encoded.num_rows} encoded, {self.dropped.total()} left out. "
+                "This is a fault of medtune."
+            )
+
     def lines(self) -> list[str]:
         """The report as short lines for the log."""
         told = self.encoded
@@ -85,8 +112,16 @@ class DatasetReport:
             lines.append(f"left out {count}: {reason}{where}")
         if told.num_truncated or told.num_split:
             lines.append(f"truncated {told.num_truncated}, split {told.num_split}")
+        if told.dropped_tokens:
+            lost = ", ".join(f"{count} {reason}" for reason, count in sorted(told.dropped_tokens.items()))
+            lines.append(f"tokens left out: {lost}")
         if told.num_special_in_text:
             lines.append(f"rows whose text holds a control token's text, read as text: {told.num_special_in_text}")
+        if told.num_unfilled:
+            lines.append(
+                f"rows that leave a name open, such as <NAME>: {told.num_unfilled}; "
+                "fill it with placeholders=dict(name=..., author=...)"
+            )
         if self.num_repeated_questions:
             lines.append(f"repeated questions kept on one side of the split: {self.num_repeated_questions}")
         return lines
@@ -96,16 +131,18 @@ def _precheck_dataset(
     prompt_template: Any = None,
     val_ratio: float = 0.0,
     dataset_map_fn: Any = None,
+    placeholders: Any = None,
     part: str = "train",
     required: bool = False,
     **_: Any,
 ) -> None:
+    if dataset_map_fn is not None:
+        named_map_fn(dataset_map_fn)
+    check_placeholders(placeholders or {})
     if required and part == "val" and not val_ratio:
         raise ConfigError("save_best and early_stopping_patience need validation data: val_ratio or val_data_path.")
     if part == "all" and val_ratio:
         raise ConfigError("val_ratio and val_data_path both name validation data; set one of them.")
-    if dataset_map_fn is not None:
-        named_map_fn(dataset_map_fn)
     if not 0 <= val_ratio < 1:
         raise ConfigError(f"val_ratio={val_ratio}: wanted a share of the rows, 0 or more and less than 1.")
     if isinstance(prompt_template, str) and prompt_template not in PROMPT_TEMPLATE:
@@ -121,6 +158,8 @@ def build_dataset(
     dataset_map_fn: str | Callable[..., Any] | None = None,
     prompt_template: str | Mapping[str, Any] | Template | None = None,
     system: str = "",
+    train_on: Literal["answers", "last", "all"] = "answers",
+    placeholders: Mapping[str, str] | None = None,
     overflow: Overflow = "drop",
     pack_to_max_length: bool = True,
     drop_empty: bool = False,
@@ -129,6 +168,9 @@ def build_dataset(
     part: Literal["train", "val", "all"] = "train",
     required: bool = False,
     seed: int = 0,
+    data_cache: bool = True,
+    overwrite_cache: bool = False,
+    num_proc: Count | None = None,
 ) -> TrainingData | None:
     """Read, map, render, encode and pack a data set.
 
@@ -140,6 +182,8 @@ def build_dataset(
             detect it from the first row.
         prompt_template: a name, XTuner's mapping or a Template; None is the tokenizer's own chat template.
         system: system text of conversations that bring none of their own.
+        train_on: the answers, the last answer of each conversation, or all of the text.
+        placeholders: texts for the names that a data set leaves open: `dict(name="MedTune")` fills `<NAME>`.
         overflow: what happens to a sample of more than `max_length` tokens.
         pack_to_max_length: lay whole samples together into packs of up to `max_length` tokens.
         drop_empty: leave out rows whose answer is empty; else they are a fault.
@@ -149,37 +193,36 @@ def build_dataset(
             with, not split. Validation data is not packed.
         required: True if a setting needs this part; the check of a config refuses one that has none.
         seed: of the draw, the split and the packing.
+        data_cache: keep encoded rows in a private folder, by content, and map them from there; else in memory.
+        overwrite_cache: encode anew what is kept.
+        num_proc: processes that encode; None for one a core.
 
     Raises:
         DataError: a row is broken, empty or, with overflow "error", too long; or nothing is left to train on.
     """
     if part == "val" and not val_ratio:
         return None
-    conversations, map_fn = map_rows(rows_of(dataset), dataset_map_fn, system)
-    if map_fn is None:
-        raise DataError("the data set has no rows.")
-    map_name = getattr(map_fn, "__name__", type(map_fn).__name__)
-    num_rows = len(conversations)
-    dropped: Counter[str] = Counter()
-    conversations = _without_empty(conversations, drop_empty, dropped)
-    num_repeated = 0
-    if val_ratio and part != "all":
-        train, val, num_repeated = split_by_question(conversations, 1.0 - val_ratio, seed)
-        conversations, others = (train, val) if part == "train" else (val, train)
-        dropped["set aside for validation" if part == "train" else "used for training"] += len(others)
-    if max_dataset_length is not None and max_dataset_length < len(conversations):
-        dropped["not drawn (max_dataset_length)"] += len(conversations) - max_dataset_length
-        chosen = np.random.default_rng(seed).permutation(len(conversations))[:max_dataset_length]
-        conversations = [conversations[i] for i in sorted(chosen.tolist())]
     template = resolve_template(prompt_template, tokenizer)
-    samples, told = encode(conversations, template, tokenizer, max_length, overflow)
+    prepared = prepare(
+        partial(rows_of, dataset),
+        Recipe(tokenizer, template, dataset_map_fn, system, train_on, placeholders or {}),
+        partial(data_identity, dataset),
+        in_memory=not data_cache or isinstance(dataset, Iterator),  # an iterator is read once, by one process
+        overwrite=overwrite_cache,
+        num_proc=num_proc,
+    )
+    rows = prepared.rows
+    chosen, dropped, num_repeated = select_rows(rows, drop_empty, val_ratio, part, max_dataset_length, seed)
+    samples, told = fit_samples(rows, chosen, max_length, overflow)
     if not len(samples):
         reasons = ", ".join(f"{n} {why}" for why, n in (dropped + Counter(told.dropped)).items()) or "none"
         use = {"train": "train on", "val": "validate with; raise val_ratio", "all": "validate with"}[part]
-        raise DataError(f"no sample is left to {use}: {num_rows} rows read, left out: {reasons}.")
-    report = DatasetReport(map_name, _template_name(template), num_rows, num_repeated, told, dropped=dropped)
+        raise DataError(f"no sample is left to {use}: {len(rows)} rows read, left out: {reasons}.")
+    map_name = getattr(prepared.map_fn, "__name__", type(prepared.map_fn).__name__)
+    report = DatasetReport(map_name, _template_name(template), len(rows), num_repeated, told, dropped=dropped)
+    report.check()
     packs = _packs(samples, max_length, pack_to_max_length and part == "train", seed, report)
-    return TrainingData(samples, packs, report, template)
+    return TrainingData(samples, packs, report, template, seed, prepared.folder)
 
 
 def _packs(samples: EncodedSamples, max_length: int, pack: bool, seed: int, report: DatasetReport) -> list[list[int]]:
@@ -193,21 +236,7 @@ def _template_name(template: Template | TokenizerTemplate) -> str:
     return template.name if isinstance(template, Template) else "the tokenizer's own"
 
 
-def _without_empty(conversations: list[Conversation], drop: bool, dropped: Counter[str]) -> list[Conversation]:
-    empty = [c for c in conversations if any(m.trained and not m.content.strip() for m in c.messages)]
-    if not empty:
-        return conversations
-    if not drop:
-        raise DataError(
-            f"{empty[0].origin}: the answer is empty ({len(empty)} of {len(conversations)} rows). "
-            "Fix the rows, or set drop_empty=True to leave them out."
-        )
-    dropped["empty answer"] += len(empty)
-    without = set(map(id, empty))
-    return [c for c in conversations if id(c) not in without]
-
-
-class _SampleLists(Dataset[list[dict[str, Any]]]):
+class _SampleLists:
     """Lists of samples by lists of indices: what one micro-batch of a `StepSampler` item asks for."""
 
     def __init__(self, samples: EncodedSamples) -> None:
@@ -224,6 +253,7 @@ def step_dataloader(
     num_workers: Annotated[int, Within(0)] = 0,
     shuffle: bool = True,
     seed: int = 0,
+    group_by_length: bool = False,
 ) -> DataLoader[StepBatch] | None:
     """DataLoader whose items are optimizer steps (`StepBatch`); its `batch_sampler` is a `StepSampler`.
 
@@ -232,12 +262,18 @@ def step_dataloader(
         batch_size: packs in a micro-batch on one device. They lie end to end in one row.
         accumulative_counts: micro-batches in an optimizer step.
         num_workers: processes that prepare batches ahead.
-        shuffle: a new order each epoch.
+        shuffle: a new order, and other packs, each epoch.
         seed: of the order.
+        group_by_length: the packs of a step are of similar length; the order of the steps stays random.
     """
     if dataset is None:
         return None
+    import torch
     import torch.distributed as dist
+    from torch.utils.data import DataLoader
+
+    from medtune.data.collate import collate_step
+    from medtune.data.sampler import StepSampler
 
     together = dist.is_available() and dist.is_initialized()
     sampler = StepSampler(
@@ -248,18 +284,14 @@ def step_dataloader(
         seed,
         rank=dist.get_rank() if together else 0,
         world_size=dist.get_world_size() if together else 1,
+        epoch_packs=dataset.epoch_packs,
+        lengths=dataset.samples.lengths if group_by_length else None,
     )
     return DataLoader(
         _SampleLists(dataset.samples),  # type: ignore[arg-type]
-        batch_sampler=sampler,  # type: ignore[arg-type]
+        batch_sampler=sampler,
         collate_fn=collate_step,
         num_workers=num_workers,
-        generator=_own_generator(),
+        # A DataLoader draws a base seed at each epoch; from torch's default generator that would move dropout's.
+        generator=torch.Generator().manual_seed(0),
     )
-
-
-def _own_generator() -> Any:
-    """A DataLoader draws a base seed at each epoch; from torch's default generator that would move dropout's."""
-    import torch
-
-    return torch.Generator().manual_seed(0)

@@ -1,52 +1,41 @@
-"""Read data files: whatever the shape, `Row`s come out, each with its origin.
-
-Tables live in `medtune.data.tables`. JSON is told from its content, never from its suffix: published sets hold JSON
-arrays named .jsonl and JSON lines named .json or .txt.
-"""
+"""Read data sets, a file, a folder or a hub's: whatever the container, `Row`s come out, each with its origin."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from medtune.build import checked_by
-from medtune.data.decoding import open_text
-from medtune.data.records import Row, shown_names
-from medtune.data.tables import read_csv, read_xlsx
+from medtune.data import hubs
+from medtune.data.archives import Bounds, Source, suffix_of
+from medtune.data.cache import files_identity
+from medtune.data.containers import SUFFIXES, Item, Reading, data_names, files_of_split, going_on, pick, read_source
+from medtune.data.json_rows import as_row
+from medtune.data.records import Row
+from medtune.data.texts import DOCUMENTS
 from medtune.errors import DataError, UsageError, nearest, printable
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EMBEDDED = {"medication-qa": ASSETS / "medication_qa.xlsx"}
 
-HUB_FILE = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)/(.+)")  # one file of a hub data set
 
-XLSX = (".xlsx", ".xlsm")
-CSV = (".csv", ".tsv", ".tab")
-JSON_OR_TEXT = (".json", ".jsonl", ".txt")
-ARROW = (".parquet", ".arrow")
-SUFFIXES = (*XLSX, *CSV, *JSON_OR_TEXT, *ARROW)
-
-NOT_DATA = ("readme", "license", "dataset_info", "dataset_infos")
-SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
-
-
-def require_data(data_path: str | Path, **_: Any) -> None:
+def require_data(data_path: str | Path, documents: str = "line", **_: Any) -> None:
     """Check that a data set's name is a file, a folder, an embedded name, or could be a hub's. Reads nothing.
 
     Raises:
         DataError: it is none of these; names what lies beside it.
     """
+    if documents not in DOCUMENTS:
+        raise DataError(f"documents={documents!r}; known are {', '.join(DOCUMENTS)}.{nearest(documents, DOCUMENTS)}")
     name, path = str(data_path), Path(data_path).expanduser()
-    if name in EMBEDDED or HUB_FILE.fullmatch(name) or path.exists():
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{name}: neither a file nor a folder; a pipe or a device cannot be read twice. Save it first.")
+    if name in EMBEDDED or hubs.HUB_FILE.fullmatch(name) or hubs.on_modelscope(name) or path.exists():
         return
-    if path.suffix.lower() in (*SUFFIXES, ".xls") or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
+    if name.startswith(hubs.MODELSCOPE):
+        raise DataError(f"{name}: wanted {hubs.MODELSCOPE}ORGANISATION/NAME.")
+    if suffix_of(path.name) in SUFFIXES or not hubs.HUB_ID.fullmatch(name):
         raise DataError(f"{name}: no such file or folder.{_neighbours(path)}")
 
 
@@ -58,48 +47,92 @@ def read_data(
     columns: Mapping[str, str] | None = None,
     split: str = "train",
     encoding: str | None = None,
+    header: bool | None = None,
+    documents: str = "line",
+    subset: str | None = None,
+    streaming: bool = False,
 ) -> Rows:
     """Name the rows of a data set; they are read when they are looped over.
 
     Args:
-        data_path: a file (xlsx, csv, tsv, json, jsonl, txt, parquet, arrow), a folder of such files, the name of an
-            embedded data set ("medication-qa"), a Hugging Face hub id, or one file of it
-            (hf://datasets/OWNER/NAME/FILE). Plain text is one document a line, `{"text": ...}`; so are JSON strings.
-            A JSON object of objects is read as rows keyed by id.
-        sheet: the sheet of an xlsx file; needed if it has several.
+        data_path: a file (json, jsonl, csv, tsv, xlsx, xls, parquet, arrow, txt, md, xml of MedQuAD or CNXML), one
+            compressed (gz, bz2, xz), an archive (zip, tar) or a folder of such files, the name of an embedded data set
+            ("medication-qa"), a Hugging Face hub id, one file of it (hf://datasets/OWNER/NAME/FILE), or
+            modelscope://ORG/NAME. JSON strings are rows `{"text": ...}`, as documents of plain text are. A JSON object
+            of objects is read as rows keyed by id.
+        sheet: the sheet of a workbook; needed if it has several.
         columns: conversation field -> column, for example `dict(input="A", output="Answer")`: a header's name, else a
             letter; in JSON the key. Rows then hold these fields and no others.
-        split: of a hub data set, or of a folder whose files are named after splits (train, validation, test).
-        encoding: of text files; None is UTF-8.
+        split: of a hub data set, or of a folder or archive whose files are named after splits (train, validation,
+            test).
+        encoding: of text files; None tells UTF-8, UTF-16 and UTF-32 with a mark, and Chinese GB18030 from the content.
+        header: of tables: True, the first row names the columns; False, it is data, and the columns are named by
+            letter; None tells it from the rows.
+        documents: of plain text: one a "line", one a "paragraph" (up to a blank line), or the "file".
+        subset: of a hub data set, the name of its configuration.
+        streaming: read a Hugging Face data set as it comes, without a copy on this disk.
 
     Raises:
         DataError: what is missing or broken, with its place and what there is instead.
     """
-    require_data(data_path)
-    return Rows(lambda: _read(data_path, sheet, columns, split, encoding))
+    require_data(data_path, documents)
+    how = Reading(sheet, columns, split, encoding, header, documents, subset, streaming)
+    local = EMBEDDED.get(str(data_path)) or Path(data_path).expanduser()
+    return Rows(lambda: _read(data_path, how), lambda: files_identity(local, repr(how)))
 
 
 class Rows:
-    """Rows of a data set; every loop over them reads it anew."""
+    """Rows of a data set; every loop over them reads it anew.
 
-    def __init__(self, read: Callable[[], Iterator[Row]]) -> None:
+    Args:
+        read: begins to read.
+        identity: see the method.
+    """
+
+    def __init__(self, read: Callable[[], Iterator[Item]], identity: Callable[[], Any] | None = None) -> None:
         self._read = read
+        self._identity = identity
+
+    def identity(self) -> Any:
+        """What tells these rows from all others, as JSON: hashes of files, and how they are read; None if unknown."""
+        return self._identity() if self._identity else None
 
     def __iter__(self) -> Iterator[Row]:
-        return self._read()
+        """Yield the rows; the first that cannot be read is raised."""
+        return _raising(self._read())
+
+    def each(self, on_fault: Callable[[DataError], None]) -> Iterator[Row]:
+        """Yield the rows that can be read; tell `on_fault` of each other.
+
+        Raises:
+            DataError: reading cannot go on: the file's form, or its compression, is broken from there.
+        """
+        for item in self._read():
+            if isinstance(item, DataError):
+                on_fault(item)
+            else:
+                yield item
 
 
-def _read(
-    data_path: str | Path, sheet: str | None, columns: Mapping[str, str] | None, split: str, encoding: str | None
-) -> Iterator[Row]:
-    if hub_file := HUB_FILE.fullmatch(str(data_path)):
-        return _read_file(_download(*hub_file.groups()), str(data_path), sheet, columns, encoding)
-    path = EMBEDDED.get(str(data_path)) or Path(data_path).expanduser()
+def _raising(items: Iterable[Item]) -> Iterator[Row]:
+    for item in items:
+        if isinstance(item, DataError):
+            raise item
+        yield item
+
+
+def _read(data_path: str | Path, how: Reading) -> Iterator[Item]:
+    name = str(data_path)
+    if hub_file := hubs.HUB_FILE.fullmatch(name):
+        return _read_file(hubs.download_file(*hub_file.groups()), name, how)
+    path = EMBEDDED.get(name) or Path(data_path).expanduser()
     if path.is_file():
-        return _read_file(path, _shown(path.name), sheet, columns, encoding)
+        return _read_file(path, _shown(path.name), how)
     if path.is_dir():
-        return _read_folder(path, sheet, columns, split, encoding)
-    return _read_hub(data_path, columns, split)
+        return _read_folder(path, how)
+    if modelscope := hubs.on_modelscope(name):
+        return _read_folder(hubs.download_modelscope(modelscope), how)
+    return rows_of(hubs.load_hub(name, how.split, how.subset, how.streaming), how.split, how.columns, name=name)
 
 
 def rows_of(
@@ -114,8 +147,8 @@ def rows_of(
             raise DataError(f"no split {split!r}; the data set has {', '.join(map(repr, dataset))}.")
         dataset = dataset[split]
     name = name or getattr(getattr(dataset, "info", None), "dataset_name", None) or "dataset"
-    rows = (_row(value, f"{name}[{split}]:{index}") for index, value in enumerate(dataset))
-    return _pick(rows, columns)
+    rows = (as_row(value, f"{name}[{split}]:{index}") for index, value in enumerate(dataset))
+    return _raising(pick(rows, columns))
 
 
 def conversation_columns(input_column: str | None, output_column: str | None) -> dict[str, str] | None:
@@ -132,97 +165,45 @@ def conversation_columns(input_column: str | None, output_column: str | None) ->
     return {"input": input_column, "output": output_column}
 
 
-def _read_file(
-    path: Path, name: str, sheet: str | None, columns: Mapping[str, str] | None, encoding: str | None
-) -> Iterator[Row]:
-    suffix = path.suffix.lower()
-    if sheet is not None and suffix not in XLSX:
-        raise DataError(f"{name}: only xlsx files have sheets; leave out the sheet {sheet!r}.")
-    if suffix in XLSX:
-        return read_xlsx(path, name, sheet, columns)
-    if suffix in CSV:
-        return read_csv(path, name, encoding, columns)
-    if suffix in JSON_OR_TEXT:
-        return _pick(_read_json_or_text(path, name, encoding), columns)
-    if suffix in ARROW:
-        return _pick(_read_arrow(path, name), columns)
-    advice = "Save it as .xlsx." if suffix == ".xls" else f"Known are {', '.join(SUFFIXES)}."
-    raise DataError(f"{name}: cannot read a file that ends in {suffix!r}. {advice}")
+def _read_file(path: Path, name: str, how: Reading) -> Iterator[Item]:
+    try:
+        file = path.open("rb")
+    except OSError as fault:
+        raise DataError(f"{name}: cannot be opened ({fault.strerror}).") from None
+    with file:
+        yield from read_source(Source(name, file, suffix_of(path.name)), how, Bounds(name, path.stat().st_size))
 
 
-def _read_folder(
-    folder: Path, sheet: str | None, columns: Mapping[str, str] | None, split: str, encoding: str | None
-) -> Iterator[Row]:
+def _read_folder(folder: Path, how: Reading) -> Iterator[Item]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():  # Dataset.save_to_disk
-        yield from _read_saved_dataset(folder, columns, split)
+        yield from _read_saved_dataset(folder, how)
         return
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix.lower() in SUFFIXES]
-    names = {path.relative_to(folder).as_posix(): path for path in files if path.stem.lower() not in NOT_DATA}
-    names = {name: path for name, path in names.items() if not re.search(r"(^|/)\.", name)}
-    if not names:
-        raise DataError(f"{folder}: no data file in this folder; known are {', '.join(SUFFIXES)}.")
-    for name in _files_of_split(list(names), split, folder):
-        yield from _read_file(names[name], _shown(name), sheet, columns, encoding)
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    for name in files_of_split(data_names(files, str(folder)), how.split, str(folder)):
+        if _leads_outside(files[name], folder):
+            yield DataError(f"{_shown(name)}: a link to a file outside of the folder. Name that file, or copy it.")
+        else:
+            yield from going_on(_read_file(files[name], _shown(name), how))
 
 
-def _read_saved_dataset(folder: Path, columns: Mapping[str, str] | None, split: str) -> Iterator[Row]:
+def _leads_outside(path: Path, folder: Path) -> bool:
+    """Tell a link that leaves the folder; the hub's cache links to `blobs` beside it, which is where its files are."""
+    target, root = path.resolve(), folder.resolve()
+    if target.is_relative_to(root):
+        return False
+    return not (target.parent.name == "blobs" and target.parent.parent in root.parents)
+
+
+def _read_saved_dataset(folder: Path, how: Reading) -> Iterator[Row]:
     """Rows of what `Dataset.save_to_disk` wrote."""
     from datasets import load_from_disk
 
     try:
-        yield from rows_of(load_from_disk(str(folder)), split, columns, name=_shown(folder.name))
+        yield from rows_of(load_from_disk(str(folder)), how.split, how.columns, name=_shown(folder.name))
     except DataError:
         raise
     except Exception as fault:  # datasets and pyarrow each raise their own
         raise DataError(f"{folder}: not a data set that `datasets` can load ({type(fault).__name__}).") from None
-
-
-def _shown(name: str) -> str:
-    """A file's name as messages have it, on one line."""
-    return printable(name).replace("\n", "\\n")
-
-
-def _files_of_split(names: list[str], split: str, folder: Path) -> list[str]:
-    """Keep the files named after the split, so that a folder's test file is never trained on; all if none is named."""
-    words = {name: set(re.split("[^a-z]+", name.lower())) for name in names}
-    split_of = {
-        name: next((kind for kind, known in SPLIT_WORDS.items() if words[name] & set(known)), "") for name in names
-    }
-    wanted = next((kind for kind, known in SPLIT_WORDS.items() if split in known), split)
-    chosen = [name for name in names if split_of[name] == wanted]
-    if not chosen and wanted == "train":
-        chosen = [name for name in names if not split_of[name]]
-    if not chosen:
-        there = sorted(set(split_of.values()) - {""}) or ["no file named after a split"]
-        raise DataError(f"{folder}: no file of the split {split!r}; the folder has {', '.join(there)}.")
-    return chosen
-
-
-def _read_hub(data_path: str | Path, columns: Mapping[str, str] | None, split: str) -> Iterator[Row]:
-    """Load a hub data set; never runs code of its repository (datasets 4 and later cannot)."""
-    name = str(data_path)
-    from datasets import load_dataset
-
-    try:
-        dataset = load_dataset(name, split=split)
-    except Exception as fault:  # datasets, the hub client and its HTTP library each raise their own
-        reason = " ".join(str(fault).split())[:160]
-        raise DataError(
-            f"{name}: no such file or folder, and no Hugging Face data set could be loaded by that name "
-            f"({type(fault).__name__}: {reason})."
-        ) from fault
-    return rows_of(dataset, split, columns, name=name)
-
-
-def _download(repo: str, file: str) -> Path:
-    """Local copy of one file of a Hugging Face data set."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repo, file, repo_type="dataset"))
-    except Exception as fault:  # the hub client and its HTTP library each raise their own
-        reason = " ".join(str(fault).split())[:160]
-        raise DataError(f"hf://datasets/{repo}/{file}: not to be had ({type(fault).__name__}: {reason}).") from fault
 
 
 def _neighbours(path: Path) -> str:
@@ -232,105 +213,6 @@ def _neighbours(path: Path) -> str:
     return nearest(path.name, [*(child.name for child in path.parent.iterdir()), *EMBEDDED])
 
 
-def _read_json_or_text(path: Path, name: str, encoding: str | None) -> Iterator[Row]:
-    kind = _kind(path, name, encoding)
-    with open_text(path, name, encoding) as file:
-        if kind == "whole":
-            yield from _whole(_parse(file.read(), name, 1), name)
-            return
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                line = line.rstrip("\n")
-                value = line if kind == "text" else _parse(line, name, number)
-                yield _row(value, f"{name}:{number}")
-
-
-def _kind(path: Path, name: str, encoding: str | None) -> str:
-    """Tell from the first two lines: "text" (a document a line), "lines" (of JSON) or "whole" (one JSON value)."""
-    with open_text(path, name, encoding) as file:
-        filled = (line.strip() for line in file if line.strip())
-        first, second = next(filled, ""), next(filled, "")
-    if not first:
-        raise DataError(f"{name}: the file is empty.")
-    if first.startswith("version https://git-lfs"):
-        raise DataError(f"{name}: a Git LFS pointer, not the data itself. Run `git lfs pull` where it came from.")
-    if path.suffix.lower() == ".txt" and not (first.startswith(('{"', "[{")) or first == "["):
-        return "text"
-    if first.startswith("["):
-        return "whole"
-    if second:  # the second line of a pretty-printed object begins with a key
-        return "whole" if first.startswith("{") and not second.startswith("{") and first[-1] != "}" else "lines"
-    value = _parse(first, name, 1)
-    return "whole" if isinstance(value, dict) and value and _all_objects(value) else "lines"
-
-
-def _all_objects(value: dict[str, Any]) -> bool:
-    return all(isinstance(child, dict) for child in value.values())
-
-
-def _whole(value: Any, name: str) -> Iterator[Row]:
-    """Rows of a JSON array, or of an object whose values are all objects; origins count from 0, "file.json[12]"."""
-    if isinstance(value, dict) and not _all_objects(value):
-        yield _row(value, f"{name}[0]")
-        return
-    for index, child in enumerate(value.values() if isinstance(value, dict) else value):
-        yield _row(child, f"{name}[{index}]")
-
-
-def _parse(text: str, name: str, line: int) -> Any:
-    """Parse JSON that begins on `line`; NaN and Infinity are not JSON."""
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as fault:
-        place = f"{name}:{line + fault.lineno - 1}:{fault.colno}"
-        raise DataError(f"{place}: not valid JSON: {fault.msg}. Fix that place of the file.") from None
-    except (ValueError, RecursionError) as fault:
-        raise DataError(f"{name}:{line}: not valid JSON: {fault}.") from None
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"it holds {constant}")
-
-
-def _read_arrow(path: Path, name: str) -> Iterator[Row]:
-    """Rows of a parquet file, or of an arrow file in the stream form (that of `datasets`) or the file form."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            batches: Iterable[Any] = pyarrow.parquet.ParquetFile(path).iter_batches()
-        elif path.read_bytes()[:6] == b"ARROW1":
-            reader = pyarrow.ipc.open_file(str(path))
-            batches = map(reader.get_batch, range(reader.num_record_batches))
-        else:
-            batches = pyarrow.ipc.open_stream(str(path))
-        values = (value for batch in batches for value in batch.to_pylist())
-        for index, value in enumerate(values):
-            yield _row(value, f"{name}[{index}]")
-    except (pyarrow.ArrowException, OSError, ValueError):
-        raise DataError(f"{name}: not a readable {path.suffix[1:]} file; it may be cut short.") from None
-
-
-def _row(value: Any, origin: str) -> Row:
-    if isinstance(value, Row):
-        return value
-    if isinstance(value, str):
-        value = {"text": value}
-    if not isinstance(value, Mapping):
-        raise DataError(f"{origin}: wanted an object or text, got a {type(value).__name__}.")
-    return Row(value, origin)
-
-
-def _pick(rows: Iterator[Row], columns: Mapping[str, str] | None) -> Iterator[Row]:
-    """Keep and rename the fields that `columns` names."""
-    for row in rows:
-        if columns is None:
-            yield row
-            continue
-        for key in columns.values():
-            if key not in row.fields:
-                known = [name[:24] for name in shown_names(row.fields)[:12]]
-                there = f"the row has {', '.join(map(repr, known)) or 'others'}.{nearest(str(key), known)}"
-                raise DataError(f"{row.origin}: no key {key!r}; {there}")
-        yield Row({field: row.fields[key] for field, key in columns.items()}, row.origin)
+def _shown(name: str) -> str:
+    """A file's name as messages have it, on one line."""
+    return printable(name).replace("\n", "\\n")

@@ -6,23 +6,28 @@ One item of the sampler is one optimizer step of one rank: a list of micro-batch
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from torch.utils.data import Sampler
+
+Packs = Sequence[Sequence[int]]
+STEPS_SORTED_TOGETHER = 50
 
 
-class StepSampler(Sampler[list[list[int]]]):
+class StepSampler:
     """Cuts the packs of an epoch into optimizer steps.
 
     Args:
-        packs: sample indices of each pack.
+        packs: sample indices of each pack, in the first epoch.
         batch_size: packs in one micro-batch of one rank.
         accumulative_counts: micro-batches of one rank in one optimizer step.
         shuffle: a new order each epoch, from `seed + epoch`.
         seed: of the order.
         rank, world_size: this process and how many there are. The order is over all ranks together, so it does not
             depend on how many there are; each takes its share of a step's packs.
+        epoch_packs: packs of an epoch, as many in each; None for the same ones. Asked once for each epoch, where
+            `shuffle` is on.
+        lengths: (n,) tokens of each sample; if given, the packs of a step are of similar length.
 
     The last step of an epoch takes what is left. If that is too little for every rank, the others get an empty step
     (they still take part in the gradient exchange). No pack is dropped and none is taken twice.
@@ -30,13 +35,15 @@ class StepSampler(Sampler[list[list[int]]]):
 
     def __init__(
         self,
-        packs: Sequence[Sequence[int]],
+        packs: Packs,
         batch_size: int,
         accumulative_counts: int = 1,
         shuffle: bool = True,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        epoch_packs: Callable[[int], Packs] | None = None,
+        lengths: np.ndarray | None = None,
     ) -> None:
         self.packs = packs
         self.batch_size = batch_size
@@ -45,6 +52,9 @@ class StepSampler(Sampler[list[list[int]]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self._epoch_packs = epoch_packs if shuffle else None
+        self._planned = (0, packs)
+        self._lengths = lengths
         self.epoch = 0
         self.start = 0
 
@@ -57,11 +67,31 @@ class StepSampler(Sampler[list[list[int]]]):
         """Start the next iteration at optimizer step `step` of epoch `epoch`; costs nothing per skipped step."""
         self.epoch, self.start = epoch, step
 
+    def packs_of(self, epoch: int) -> Packs:
+        """Sample indices of each pack of an epoch."""
+        if self._epoch_packs is None:
+            return self.packs
+        if self._planned[0] != epoch:
+            self._planned = (epoch, self._epoch_packs(epoch))
+        return self._planned[1]
+
     def order(self, epoch: int) -> np.ndarray:
         """Order of all packs in an epoch."""
         if not self.shuffle:
             return np.arange(len(self.packs))
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.packs))
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.packs))
+        return order if self._lengths is None else self._by_length(order, self.packs_of(epoch), rng)
+
+    def _by_length(self, order: np.ndarray, packs: Packs, rng: np.random.Generator) -> np.ndarray:
+        """The order with packs of like length in the same step, and the steps mixed; the last one stays the last."""
+        assert self._lengths is not None
+        tokens = np.array([self._lengths[list(packs[pack])].sum() for pack in order.tolist()])
+        block = np.arange(len(order)) // (self.packs_per_step * STEPS_SORTED_TOGETHER)
+        order = order[np.lexsort((tokens, block))]
+        num_whole = len(order) // self.packs_per_step
+        whole = order[: num_whole * self.packs_per_step].reshape(num_whole, self.packs_per_step)
+        return np.concatenate([rng.permutation(whole).ravel(), order[num_whole * self.packs_per_step :]])
 
     def step_packs(self, epoch: int, step: int) -> np.ndarray:
         """Indices of the packs of one optimizer step, over all ranks."""
@@ -72,9 +102,9 @@ class StepSampler(Sampler[list[list[int]]]):
         return self.steps_per_epoch - self.start
 
     def __iter__(self) -> Iterator[list[list[int]]]:
-        order = self.order(self.epoch)
+        order, packs = self.order(self.epoch), self.packs_of(self.epoch)
         for step in range(self.start, self.steps_per_epoch):
             begin = step * self.packs_per_step
             mine = order[begin : begin + self.packs_per_step][self.rank :: self.world_size]
             micro_batches = [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
-            yield [[s for pack in micro.tolist() for s in self.packs[pack]] for micro in micro_batches]
+            yield [[s for pack in micro.tolist() for s in packs[pack]] for micro in micro_batches]

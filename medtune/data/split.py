@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from medtune.data.records import Conversation
 from medtune.errors import UsageError
 
@@ -46,8 +48,20 @@ def normalise(text: str) -> str:
     ('what is aspirin', '布洛芬怎么吃')
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    words = "".join(" " if unicodedata.category(char)[0] in "PZC" else char for char in folded).split()
-    return SPACE_BY_HAN.sub("", " ".join(words)) or text
+    words = " ".join(folded.translate(_SPACES).split())
+    return (words if words.isascii() else SPACE_BY_HAN.sub("", words)) or text
+
+
+class _Spaces(dict[int, str]):
+    """A table for str.translate that makes spaces of punctuation, separators and control characters."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        self[code] = " " if unicodedata.category(char)[0] in "PZC" else char
+        return self[code]
+
+
+_SPACES = _Spaces()
 
 
 def question_of(conversation: Conversation) -> str:
@@ -68,25 +82,72 @@ def split_by_question(conversations: Sequence[Conversation], ratio: float, seed:
     Raises:
         UsageError: the ratio is outside 0 to 1.
     """
+    questions: dict[str, int] = {}
+    groups = [questions.setdefault(normalise(question_of(c)), len(questions)) for c in conversations]
+    chosen = split_groups(np.array(groups, np.int64), ratio, seed)
+    train = [conversation for conversation, is_train in zip(conversations, chosen, strict=True) if is_train]
+    test = [conversation for conversation, is_train in zip(conversations, chosen, strict=True) if not is_train]
+    return Split(train, test, len(conversations) - len(questions))
+
+
+def split_groups(groups: np.ndarray, ratio: float, seed: int) -> np.ndarray:
+    """Split rows so that each group goes to one side whole.
+
+    Args:
+        groups: (n,) the group of each row, numbered from 0 by first appearance.
+        ratio, seed: as for `split_by_question`.
+
+    Returns: (n,) bool, True for the training side.
+
+    Raises:
+        UsageError: the ratio is outside 0 to 1.
+    """
     if not 0 <= ratio <= 1:
         raise UsageError(f"the share of the training part must be between 0 and 1, got {ratio}.")
-    groups: dict[str, list[int]] = {}
-    for index, conversation in enumerate(conversations):
-        groups.setdefault(normalise(question_of(conversation)), []).append(index)
-    order = list(groups.values())
+    sizes = np.bincount(groups)
+    order = list(range(len(sizes)))
     random.Random(seed).shuffle(order)
-
-    room = round(len(conversations) * ratio)
-    chosen: set[int] = set()
-    left: list[list[int]] = []
-    for group in order:
-        if len(group) <= room:
-            chosen.update(group)
-            room -= len(group)
+    room = round(len(groups) * ratio)
+    chosen = np.zeros(len(sizes), np.bool_)
+    left: list[tuple[int, int]] = []
+    for group, size in zip(order, sizes[order].tolist(), strict=True):
+        if size <= room:
+            chosen[group] = True
+            room -= size
         else:
-            left.append(group)
-    if len(left) > 1 and len(smallest := min(left, key=len)) - room < room:  # one group too many is nearer
-        chosen.update(smallest)
-    train = [conversation for index, conversation in enumerate(conversations) if index in chosen]
-    test = [conversation for index, conversation in enumerate(conversations) if index not in chosen]
-    return Split(train, test, len(conversations) - len(groups))
+            left.append((size, group))
+    if len(left) > 1:
+        size, group = min(left, key=lambda item: item[0])
+        if size - room < room:  # one group too many is nearer
+            chosen[group] = True
+    return chosen[groups]
+
+
+def split_by_field(groups: Sequence[str], ratio: float, seed: int, strata: Sequence[str] | None = None) -> list[bool]:
+    """Split rows so that rows of one group go to the same side, and each stratum is split by the same ratio.
+
+    Args:
+        groups: of each row what may not straddle: a patient, a document, a question.
+        ratio, seed: as for `split_by_question`; met within each stratum to within the size of one group.
+        strata: of each row what both sides shall have alike: a department, a label. A group whose rows lie in several
+            belongs to that of its first row. None is one stratum.
+
+    Returns:
+        True of each row for the training side.
+
+    Raises:
+        UsageError: the ratio is outside 0 to 1.
+    """
+    stratum_of: dict[str, str] = {}
+    for index, group in enumerate(groups):
+        stratum_of.setdefault(group, strata[index] if strata else "")
+    rows_of: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        rows_of.setdefault(stratum_of[group], []).append(index)
+    is_train = [False] * len(groups)
+    for rows in rows_of.values():
+        numbers: dict[str, int] = {}
+        numbered = np.array([numbers.setdefault(groups[row], len(numbers)) for row in rows], np.int64)
+        for row, chosen in zip(rows, split_groups(numbered, ratio, seed).tolist(), strict=True):
+            is_train[row] = chosen
+    return is_train

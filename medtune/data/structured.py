@@ -1,17 +1,20 @@
-"""XTuner's structured files: any readable file in, conversations out, and back into one JSON line each."""
+"""Rows to records, one by one or all at once; and conversations in XTuner's structured files."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from medtune.data.map_fns import MapFn, apply_map_fn, resolve_map_fn
+from medtune.data.map_fns import NUM_HEAD_ROWS, MapFn, apply_map_fn, format_name, resolve_map_fn
 from medtune.data.readers import read_data
-from medtune.data.records import Conversation, Message, Row
+from medtune.data.records import Conversation, Message, Preference, Record, Row, SkippedRow, to_conversation
 from medtune.errors import DataError, UsageError
 
 
@@ -28,7 +31,7 @@ def read_conversations(
 
     Args:
         data_path, sheet, columns, encoding: as for `medtune.data.readers.read_data`.
-        map_fn: a format's name or a function; None detects the format from the first row.
+        map_fn: a format's name or a function; None detects the format of each row.
         system: system text of conversations that bring none of their own.
 
     Raises:
@@ -44,40 +47,88 @@ def read_conversations(
 def map_rows(
     rows: Iterable[Row], map_fn: str | MapFn | None = None, system: str = ""
 ) -> tuple[list[Conversation], MapFn | None]:
-    """Map and validate rows; return them with the function that did it, None if there was no row.
+    """Map and validate rows into conversations; return them with the function that did it, None if there was no row.
 
     Args:
         rows: from `read_data` or `rows_of`.
-        map_fn: a format's name or a function; None detects the format from the first row.
+        map_fn: a format's name or a function; None detects the format of each row.
         system: system text of conversations that bring none of their own.
 
     Raises:
-        DataError: a row that does not fit, with its place.
+        DataError: a row that does not fit, with its place; also a preference, or an answer labelled good or bad (KTO):
+            the line says how to train on the good ones.
     """
-    conversations: list[Conversation] = []
-    chosen: MapFn | None = None
-    for row in rows:
-        chosen = chosen or resolve_map_fn(map_fn, row)
-        conversation = apply_map_fn(chosen, row)
-        if system and conversation.messages[0].role != "system":
-            conversation = Conversation((Message("system", system), *conversation.messages), row.origin)
-        conversations.append(conversation)
-    return conversations, chosen
+    chosen, mapped = mapped_records(rows, map_fn, system)
+    return [to_conversation(record) for record in mapped], chosen
 
 
-def has_empty_answer(conversation: Conversation) -> bool:
-    """True if an answer is blank, or the last question has none."""
-    answers = [m.content for m in conversation.messages if m.role == "assistant"]
-    return conversation.messages[-1].role == "user" or not all(answer.strip() for answer in answers)
+def mapped_records(
+    rows: Iterable[Row],
+    map_fn: str | MapFn | None = None,
+    system: str = "",
+    skipped: Counter[str] | None = None,
+    formats: Counter[str] | None = None,
+) -> tuple[MapFn | None, Iterator[Record]]:
+    """Map and validate rows one by one, as they are asked for.
+
+    Args:
+        rows, map_fn, system: as for `map_rows`. The first `NUM_HEAD_ROWS` are read ahead, for detection.
+        skipped: counts the reasons of rows that hold nothing to learn; None makes such a row a fault.
+        formats: counts the rows of each format.
+
+    Returns:
+        The map function, None if there is no row, and the records.
+    """
+    reader = iter(rows)
+    head = list(islice(reader, NUM_HEAD_ROWS))
+    chosen = resolve_map_fn(map_fn, *head) if head else None
+
+    def records() -> Iterator[Record]:
+        for row in chain(head, reader):
+            if formats is not None:
+                formats[format_name(chosen, row)] += 1  # type: ignore[arg-type]  # no row without it
+            try:
+                record = apply_map_fn(chosen, row)  # type: ignore[arg-type]  # no row without it
+            except SkippedRow as reason:
+                if skipped is None:
+                    raise
+                skipped[reason.reason] += 1
+                continue
+            yield with_system(record, system)
+
+    return chosen, records()
+
+
+def with_system(record: Record, system: str) -> Record:
+    """The record with a system text, unless it brings one of its own or the text is empty."""
+    first = (record.prompt if isinstance(record, Preference) else record.messages)[0]
+    if not system or first.role == "system":
+        return record
+    if isinstance(record, Preference):
+        return replace(record, prompt=(Message("system", system), *record.prompt))
+    return replace(record, messages=(Message("system", system), *record.messages))
+
+
+def has_empty_answer(record: Record) -> bool:
+    """True if an answer is blank and calls no tool, or the last question has none."""
+    if isinstance(record, Preference):
+        return any(map(has_empty_answer, record.conversations()))
+    answers = (message for message in record.messages if message.role == "assistant")
+    return record.messages[-1].role != "assistant" or not all(m.content.strip() or m.tool_calls for m in answers)
 
 
 def to_turns(conversation: Conversation) -> dict[str, list[dict[str, Any]]]:
     """XTuner's structure of a conversation; a question without an answer gets an empty one.
 
+    Raises:
+        DataError: it holds what that structure has no place for: tools or reasoning.
+
     >>> to_turns(Conversation((Message("user", "Hi"), Message("assistant", "Hello", True))))
     {'conversation': [{'system': '', 'input': 'Hi', 'output': 'Hello'}]}
     """
     messages = list(conversation.messages)
+    if conversation.tools or any(m.role == "tool" or m.tool_calls or m.reasoning for m in messages):
+        raise DataError(f"{conversation.origin}: XTuner's structure has no place for tools or reasoning; see `--to`.")
     system = messages.pop(0).content if messages[0].role == "system" else ""
     if messages[-1].role == "user":
         messages.append(Message("assistant", "", trained=True))

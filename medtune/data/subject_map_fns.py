@@ -8,12 +8,10 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from medtune.data.templates import SYSTEM_TEMPLATE
-
-Fields = Mapping[str, Any]
+from medtune.data.turns import Fields, join, one_turn
 
 TOOL_CALL = re.compile(
     r"<\|startofthink\|>(?P<call>.*?)<\|endofthink\|>\s*(?:<\|startofexec\|>(?P<result>.*?)<\|endofexec\|>)?", re.DOTALL
@@ -23,18 +21,6 @@ REACT_FORMAT = (
     "To call a tool, write three lines: `Thought:` and why, `Action:` and the tool's name, `Action Input:` and its "
     "parameters as JSON. The tool answers with `Response:`. When you know the answer, give it after `Final Answer:`."
 )
-
-
-def one_turn(question: Any, answer: Any, system: Any = None) -> dict[str, Any]:
-    """Return a conversation of one question and its answer; an empty system text is left out."""
-    turn = {"input": question, "output": answer}
-    return {"conversation": [{"system": system, **turn} if system else turn]}
-
-
-def join(*parts: Any) -> Any:
-    """Join the parts that hold text by newlines; a part that is no text is returned alone, for validation to name."""
-    held = [part for part in parts if part]
-    return next((part for part in held if not isinstance(part, str)), None) or "\n".join(held)
 
 
 def arxiv_map_fn(row: Fields) -> dict[str, Any]:

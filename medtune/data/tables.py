@@ -1,89 +1,82 @@
-"""Rows of tables, xlsx and csv: find the sheet, the header and the columns; every cell becomes text."""
+"""Rows of tables: the header, or that there is none, and the columns; csv files. Every cell becomes text.
+
+Workbooks live in `medtune.data.workbooks`.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import csv
 import datetime
+import io
+import itertools
 import re
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, TypeAlias
 
-from medtune.data.decoding import open_text
-from medtune.data.records import Row, shown_names
-from medtune.errors import DataError, nearest, printable
+from medtune.data.decoding import BLOCK, bounded_lines, open_text
+from medtune.data.records import LIKE_DATA, Row, shown_names
+from medtune.errors import DataError, nearest
+from medtune.limits import ROW_BYTES
 
-Grid = Iterator[tuple[int, list[str]]]
-"""(row number in the file, from 1; the cells) pairs."""
+Cell: TypeAlias = "str | DataError"
+Grid: TypeAlias = Iterable[tuple[int, Sequence[Cell]]]
+"""(row number in the file, from 1; the cells) pairs. A cell without a value to be had is its fault."""
 
 DELIMITERS = ",\t;|"
-MOST_UNPACKED = 4 << 30  # bytes of a workbook; XML packs to a tenth, repeated rows to a fiftieth
-SMALL = 64 << 20
-HIGHEST_RATIO = 200
+SAMPLE = 50  # rows that tell a header from data, and a delimiter from another character
+NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)*%?")
+TITLES = re.compile(  # column names of published sets, whole
+    r"(?:question|answer|response|input|output|prompt|instruction|system|history|text|content|context|title|label|id|"
+    r"index|category|type|department|ask|query|chosen|rejected|explanation|exp|source|topic|subject|name|"
+    r"问题?|答案?|回答|回复|提问|科室|标题|内容|指令|输入|输出|选项|解析|标签|编号|序号|类别)s?(?:[ _-]?\d{1,2})?",
+    re.IGNORECASE,
+)
 
 
-def read_xlsx(path: Path, name: str, sheet: str | None, columns: Mapping[str, str] | None) -> Iterator[Row]:
-    """Yield the rows of one sheet; the first row that is not blank is the header.
+def read_csv(
+    file: BinaryIO,
+    name: str,
+    encoding: str | None,
+    columns: Mapping[str, str] | None,
+    header: bool | None = None,
+    delimiter: str | None = None,
+) -> Iterator[Row | DataError]:
+    """Yield the rows of a csv or tsv file; origins are "file.csv:12", the line the row begins on.
 
     Args:
-        path: the file; `name` stands for it in origins, "MedQA2019.xlsx!DrugQA!A57".
-        sheet: a sheet's name; None where there is only one.
-        columns: see `medtune.data.readers.read_data`.
+        columns, header: see `medtune.data.readers.read_data`.
+        delimiter: None tells it from the first rows.
 
     Raises:
-        DataError: not an xlsx file, no such sheet or column, several sheets and none named.
+        DataError: wrong encoding, broken quoting, no such column. A row with more cells than the header is yielded.
     """
-    import openpyxl
-
-    with _readable(name):
-        _check_size(path, name)
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    with contextlib.closing(book), _readable(name):
-        page = _find_sheet({page.title: page for page in book.worksheets}, sheet, name)
-        page.reset_dimensions()  # some programs write a size of A1:A1, and openpyxl would believe it
-        grid = enumerate(([cell_text(value) for value in cells] for cells in page.iter_rows(values_only=True)), 1)
-        where = f"{name}!{printable(page.title)}"
-        yield from _table(grid, columns, where, lambda number, letter: f"{where}!{letter}{number}")
+    csv.field_size_limit(ROW_BYTES)  # the default, 131,072 characters, is less than a long case report
+    with open_text(file, name, encoding, newline="") as text:
+        delimiter = delimiter or sniff_delimiter(text.read(BLOCK // 16))
+        text.seek(0)
+        grid = _csv_grid(csv.reader(bounded_lines(text, name), delimiter=delimiter, strict=True), name)
+        yield from table_rows(grid, columns, name, lambda number, _: f"{name}:{number}", header, exact_width=True)
 
 
-@contextlib.contextmanager
-def _readable(name: str) -> Iterator[None]:
-    """Inside, what openpyxl raises for a damaged workbook, nearly everything, is a DataError without its text."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as fault:
-        raise DataError(
-            f"{name}: not a readable xlsx file ({type(fault).__name__}); it may be damaged, or locked by a password. "
-            "Save it again as .xlsx without a password."
-        ) from None
+def sniff_delimiter(head: str) -> str:
+    """The delimiter under which most of the first rows are equally wide, and wider than one cell; else the comma.
 
-
-def _check_size(path: Path, name: str) -> None:
-    """Refuse a file of a few bytes that unpacks to gigabytes."""
-    with zipfile.ZipFile(path) as archive:
-        size = sum(part.file_size for part in archive.infolist())
-    if size > MOST_UNPACKED or (size > SMALL and size > HIGHEST_RATIO * path.stat().st_size):
-        raise DataError(f"{name}: it unpacks to {size / 1e6:,.0f} MB, which no table needs. Save it as .csv instead.")
-
-
-def read_csv(path: Path, name: str, encoding: str | None, columns: Mapping[str, str] | None) -> Iterator[Row]:
-    """Yield the rows of a csv or tsv file with a header; origins are "file.csv:12", the line the row begins on.
-
-    Raises:
-        DataError: wrong encoding, broken quoting, a row with more cells than the header, no such column.
+    >>> sniff_delimiter("ask;answer\\nfever, cough;rest, water\\npain;ice\\n")
+    ';'
     """
-    csv.field_size_limit(2**31 - 1)  # the default, 131,072 characters, is less than a long case report
-    with open_text(path, name, encoding, newline="") as file:
-        first = next((line for line in file if line.strip()), "")
-        file.seek(0)
-        tabbed = path.suffix.lower() in (".tsv", ".tab")
-        delimiter = "\t" if tabbed else max(DELIMITERS, key=first.count)  # max keeps the comma on a tie
-        grid = _csv_grid(csv.reader(file, delimiter=delimiter, strict=True), name)
-        yield from _table(grid, columns, name, lambda number, _: f"{name}:{number}", exact_width=True)
+
+    def evenness(delimiter: str) -> tuple[float, int]:
+        try:
+            rows = list(itertools.islice(csv.reader(io.StringIO(head, newline=""), delimiter=delimiter), SAMPLE))
+        except csv.Error:
+            return 0, 0
+        rows = rows[:-1] if len(rows) > 1 and len(head) >= BLOCK // 16 else rows  # the last may be cut
+        widths = collections.Counter(len(row) for row in rows if row)
+        width, count = max(widths.items(), key=lambda item: item[1], default=(0, 0))
+        return (count / sum(widths.values()), width) if width > 1 else (0, 0)
+
+    return max(DELIMITERS, key=evenness)  # the comma on a tie
 
 
 def cell_text(value: Any) -> str:
@@ -118,18 +111,7 @@ def column_letter(index: int) -> str:
     return letters
 
 
-def _find_sheet(sheets: dict[str, Any], sheet: str | None, name: str) -> Any:
-    names = ", ".join(map(repr, sheets))
-    if sheet is None and len(sheets) != 1:
-        raise DataError(f"{name}: it has {len(sheets)} sheets, {names}. Name one: data_sheet=... or --sheet.")
-    if sheet is None:
-        return next(iter(sheets.values()))
-    if sheet not in sheets:
-        raise DataError(f"{name}: no sheet {sheet!r}; it has {names}.{nearest(sheet, sheets)}")
-    return sheets[sheet]
-
-
-def _csv_grid(reader: Any, name: str) -> Grid:
+def _csv_grid(reader: Any, name: str) -> Iterator[tuple[int, list[str]]]:
     start = 1
     try:
         for cells in reader:
@@ -141,37 +123,88 @@ def _csv_grid(reader: Any, name: str) -> Grid:
         ) from fault
 
 
-def _table(
+def table_rows(
     grid: Grid,
     columns: Mapping[str, str] | None,
     where: str,
     origin: Callable[[int, str], str],
+    header: bool | None = None,
     exact_width: bool = False,
-) -> Iterator[Row]:
-    """Take the header off the grid, choose columns by it, yield the rest; blank rows are skipped."""
-    filled = ((number, cells) for number, cells in grid if any(cell.strip() for cell in cells))
-    _, header = next(filled, (0, []))
-    if not header:
-        raise DataError(f"{where}: the table is empty; wanted a header row and rows below it.")
-    chosen = _choose(header, columns, where)
+) -> Iterator[Row | DataError]:
+    """Take the header off the grid, if it has one, choose columns, yield the rest; blank rows are skipped.
+
+    Args:
+        columns, header: see `medtune.data.readers.read_data`.
+        where: the table, for messages.
+        origin: of a row, from its number and the letter of its first column.
+        exact_width: a row may not be wider than the first.
+    """
+    filled = ((number, cells) for number, cells in grid if not all(map(_blank, cells)))
+    sample = list(itertools.islice(filled, SAMPLE + 1))
+    if not sample:
+        raise DataError(f"{where}: the table is empty; wanted rows, and a header above them.")
+    if header is None:
+        header = has_header([cells for _, cells in sample], columns)
+    first = sample[0][1]
+    letters = [column_letter(index) for index in range(len(first))]
+    titles = [
+        (cell.strip() if isinstance(cell, str) else "") or f"column {letter}"
+        for cell, letter in zip(first, letters, strict=True)
+    ]
+    chosen = _choose(titles if header else letters, columns, where, header)
     letter = column_letter(min(chosen.values()))
-    for number, cells in filled:
-        if exact_width and any(cell.strip() for cell in cells[len(header) :]):
-            raise DataError(
-                f"{origin(number, letter)}: {len(cells)} cells under a header of {len(header)}. Quote cells that hold "
+    for number, cells in itertools.chain(sample[1:] if header else sample, filled):
+        if exact_width and not all(map(_blank, cells[len(first) :])):
+            yield DataError(
+                f"{origin(number, letter)}: {len(cells)} cells under a header of {len(first)}. Quote cells that hold "
                 "the delimiter."
             )
+            continue
         fields = {field: cells[index] if index < len(cells) else "" for field, index in chosen.items()}
-        yield Row(fields, origin(number, letter))
+        fault = next((cell for cell in fields.values() if isinstance(cell, DataError)), None)
+        yield fault or Row(fields, origin(number, letter))
 
 
-def _choose(header: list[str], columns: Mapping[str, str] | None, where: str) -> dict[str, int]:
+def _blank(cell: Cell) -> bool:
+    return isinstance(cell, str) and (not cell or cell.isspace())
+
+
+def has_header(rows: Sequence[Sequence[Cell]], columns: Mapping[str, str] | None = None) -> bool:
+    """Tell whether the first of these rows names the columns, or is data like those below it.
+
+    It is a header if it holds a column that `columns` names, or a name that published sets use. It is data if a
+    number or a sentence stands in it where the column has numbers or sentences, or a cell comes again in its column.
+    Without any of these signs it is a header, as a table has one.
+
+    >>> has_header([["ask", "answer"], ["Fever?", "Rest."]]), has_header([["Fever?", "A"], ["Pain?", "B"]])
+    (True, False)
+    """
+    texts = [[cell if isinstance(cell, str) else "" for cell in row] for row in rows]
+    first = [cell.strip() for cell in texts[0]]
+    if columns is not None and any(name in first and not re.fullmatch("[A-Z]{1,3}", name) for name in columns.values()):
+        return True
+    if any(map(TITLES.fullmatch, first)):
+        return True
+    if len(texts) == 1:
+        return not any(map(LIKE_DATA.search, first))
+    for index, cell in enumerate(first):
+        below = [row[index].strip() for row in texts[1:] if index < len(row) and row[index].strip()]
+        if not cell or not below:
+            continue
+        if cell in below:
+            return False
+        for sign in (NUMBER.fullmatch, LIKE_DATA.search):
+            if sign(cell) and 2 * sum(map(bool, map(sign, below))) >= len(below):
+                return False
+    return True
+
+
+def _choose(titles: list[str], columns: Mapping[str, str] | None, where: str, header: bool) -> dict[str, int]:
     """Map field names to column indices."""
-    titles = [cell.strip() or f"column {column_letter(index)}" for index, cell in enumerate(header)]
     if columns is not None:
         if not columns:
             raise DataError(f"{where}: data_columns is empty; wanted dict(input=..., output=...).")
-        return {field: _find_column(wanted, titles, where) for field, wanted in columns.items()}
+        return {field: _find_column(wanted, titles, where, header) for field, wanted in columns.items()}
     twice = sorted({title for title in titles if titles.count(title) > 1})
     if twice:
         same = repr(twice[0]) if shown_names(titles) else "the same text"
@@ -182,7 +215,7 @@ def _choose(header: list[str], columns: Mapping[str, str] | None, where: str) ->
     return {title: index for index, title in enumerate(titles)}
 
 
-def _find_column(wanted: str, titles: list[str], where: str) -> int:
+def _find_column(wanted: str, titles: list[str], where: str, header: bool) -> int:
     """Index of a column named by its header (which wins) or its letter."""
     if titles.count(wanted) == 1:
         return titles.index(wanted)
@@ -192,7 +225,7 @@ def _find_column(wanted: str, titles: list[str], where: str) -> int:
         raise DataError(f"{where}: the columns {same} are both named {wanted!r}. Name one by its letter.")
     if re.fullmatch("[A-Za-z]{1,3}", str(wanted)) and wanted.upper() in letters:
         return letters.index(wanted.upper())
-    shown = shown_names(titles)
+    shown = shown_names(titles) if header else []
     known = ", ".join(f"{title!r} ({letter})" for letter, title in zip(letters[:20], shown, strict=False))
     known = known or f"columns A to {letters[-1]}, and its first row does not look like a header"
     raise DataError(f"{where}: no column {wanted!r}; it has {known}.{nearest(str(wanted), shown)}")

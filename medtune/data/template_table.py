@@ -41,7 +41,24 @@ _CHATML: dict[str, Any] = {
     "sep": "\n",
     "stop_words": ("<|im_end|>",),
 }
+_QWEN_TOOLS = {
+    "definitions": "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided "
+    "with function signatures within <tools></tools> XML tags:\n<tools>\n{tools}\n</tools>\n\nFor each function call, "
+    "return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n"
+    '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>',
+    "call": '<tool_call>\n{"name": {name}, "arguments": {arguments}}\n</tool_call>',
+    "result": "<tool_response>\n{result}\n</tool_response>",
+    "glue": "\n",
+}
+_INTERNLM2_TOOLS = {
+    "definitions": "<|im_start|>system name=<|plugin|>\n{tools}<|im_end|>\n",
+    "call": '<|action_start|><|plugin|>\n{"name": {name}, "parameters": {arguments}}<|action_end|>',
+    "results": "<|im_start|>environment name=<|plugin|>\n{input}<|im_end|>\n<|im_start|>assistant\n",
+    "as_list": True,
+    "own_turn": True,
+}
 _QWEN = {**_CHATML, "stop_words": ("<|im_end|>", "<|endoftext|>")}
+_QWEN2 = {**_QWEN, "tool_format": _QWEN_TOOLS}
 _INST = {"system": "[INST] {system} [/INST]\n", "instruction": "[INST] {input} [/INST]", "sep": "\n"}
 _VICUNA = {
     "system": "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
@@ -50,13 +67,23 @@ _VICUNA = {
     "sep": "\n",
 }
 
+_DEEPSEEK_CODER = {
+    # "DeepSeekCompany" is how the model was trained.
+    "system": "You are an AI programming assistant, utilizing the DeepSeek Coder model, developed by "
+    "DeepSeekCompany, and you only answer questions related to computer science. For politically sensitive "
+    "questions, security and privacy issues, and other non-computer science questions, you will refuse to answer. "
+    "{system}\n",
+    "instruction": "### Instruction:\n{input}\n### Response:\n",
+    "sep": "\n",
+}
+
 TEMPLATES: dict[str, dict[str, Any]] = {
     "default": {"system": "<|System|>:{system}\n", "instruction": "<|User|>:{input}\n<|Bot|>:", "sep": "\n"},
     # Text as it is, for pre-training: nothing but the document and the tokenizer's own first and last tokens.
     "plain": {"system": "{system}", "instruction": "{input}"},
     "chatml": _CHATML,
-    "qwen_chat": _QWEN,
-    "qwen3": _QWEN,
+    "qwen_chat": _QWEN2,
+    "qwen3": _QWEN2,
     "internlm_chat": {
         "system": "<|System|>:{system}\n",
         "instruction": "<|User|>:{input}<eoh>\n<|Bot|>:",
@@ -65,7 +92,7 @@ TEMPLATES: dict[str, dict[str, Any]] = {
         "sep": "\n",
         "stop_words": ("<eoa>",),
     },
-    "internlm2_chat": _CHATML,
+    "internlm2_chat": {**_CHATML, "tool_format": _INTERNLM2_TOOLS},
     "zephyr": {
         "system": "<|system|>\n{system}\n",
         "instruction": "<|user|>\n{input}\n<|assistant|>\n",
@@ -110,15 +137,8 @@ TEMPLATES: dict[str, dict[str, Any]] = {
         "instruction": "### Instruction:\n{input}\n\n### Response:",
         "sep": "\n\n",
     },
-    "deepseek_coder": {
-        # "DeepSeekCompany" is how the model was trained.
-        "system": "You are an AI programming assistant, utilizing the DeepSeek Coder model, developed by "
-        "DeepSeekCompany, and you only answer questions related to computer science. For politically sensitive "
-        "questions, security and privacy issues, and other non-computer science questions, you will refuse to answer. "
-        "{system}\n",
-        "instruction": "### Instruction:\n{input}\n### Response:\n",
-        "sep": "\n",
-    },
+    "deepseek_coder": _DEEPSEEK_CODER,
+    "deepseekcoder": _DEEPSEEK_CODER,  # its first name in XTuner
     "deepseek_moe": _INST,
     "deepseek_v2": {
         "system": "{system}\n\n",

@@ -1,7 +1,7 @@
 """Dialogue formats: messages in, text with the trained parts marked out.
 
-Training, evaluation and chat render through the same call, so what is trained on is what is sent. A format is either
-a named `Template` (the table is in `template_table.py`) or the tokenizer's own Jinja chat template.
+Training, evaluation and chat render through the same calls, so what is trained on is what is sent. A format is either
+a named `Template` (the table is in `template_table.py`) or the tokenizer's own (`tokenizer_template.py`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from medtune.data.chat_template import TemplateFault, render_chat_template
+from medtune.data.chat_template import THOUGHT
 from medtune.data.records import Message
+from medtune.data.segments import Segment
+from medtune.data.template_jinja import to_jinja
 from medtune.data.template_table import SYSTEM_TEMPLATE, TEMPLATES, NameTable
+from medtune.data.tokenizer_template import ADVICE, TokenizerTemplate, Tools, special_tokens, tokenizer_name
 from medtune.errors import ConfigError, DataError, nearest
 
 __all__ = [
@@ -23,23 +26,55 @@ __all__ = [
     "Segment",
     "Template",
     "TokenizerTemplate",
+    "ToolFormat",
     "resolve_template",
     "special_tokens",
     "stop_strings",
     "stop_token_ids",
 ]
 
-GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
-PROBE = "probe 0123456789"
-Rendered = tuple[str, list[tuple[int, int]]]
+
+@dataclass(frozen=True)
+class ToolFormat:
+    """How a named format writes tools: their definitions, calls and results."""
+
+    definitions: str
+    """Holds `{tools}`: one JSON object a line, or one JSON list."""
+    call: str
+    """One call; holds `{name}` and `{arguments}`, both as JSON."""
+    result: str = "{result}"
+    """One result; those that follow each other are one question, a line break between them."""
+    results: str = ""
+    """The turn of the results, in place of `instruction`; holds `{input}`."""
+    glue: str = ""
+    """Between an answer's text and its calls, and between two calls."""
+    as_list: bool = False
+    """True if the definitions are one JSON list of functions."""
+    own_turn: bool = False
+    """True if the definitions stand behind the system turn; False if in it, behind the system text."""
+
+    def define(self, tools: Tools) -> str:
+        """The text of the definitions."""
+        listed = _json([tool["function"] for tool in tools]) if self.as_list else "\n".join(map(_json, tools))
+        before, _, after = self.definitions.partition("{tools}")
+        return before + listed + after
+
+    def calls(self, message: Message) -> str:
+        """What an assistant's message says to call its tools."""
+        told = ""
+        for i, call in enumerate(message.tool_calls):
+            values = {"{name}": _json(call["name"]), "{arguments}": _json(call["arguments"])}
+            told += self.glue if i or message.content else ""
+            told += "".join(values.get(part, part) for part in self.call_parts())
+        return told
+
+    def call_parts(self) -> list[str]:
+        """`call` cut at its places."""
+        return re.split(r"(\{name\}|\{arguments\})", self.call)
 
 
-class Segment(NamedTuple):
-    """A piece of a rendered conversation. Each is tokenised on its own, so its ids never depend on what follows."""
-
-    text: str
-    trained: bool
-    """True if the loss is taken on its tokens."""
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -61,6 +96,8 @@ class Template:
     """True if `suffix` takes the place of the tokenizer's eos token; False if eos follows it."""
     sep: str = ""
     stop_words: tuple[str, ...] = ()
+    tool_format: ToolFormat | None = None
+    """None if the format has no place for tools."""
     bos: str = ""
     """What the tokenizer puts at the start on its own."""
     eos: str = ""
@@ -79,46 +116,104 @@ class Template:
     @property
     def markup(self) -> str:
         """All text of the format itself; a token found in it is a control token."""
-        return "\0".join((self.bos, self.system, self.instruction, self.end, self.sep, *self.stop_words))
+        texts = [self.bos, self.system, self.instruction, self.end, self.sep, *self.stop_words]
+        if self.tool_format:
+            texts += [self.tool_format.call, self.tool_format.result, self.tool_format.results]
+        return "\0".join(texts)
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[Segment]:
+    @property
+    def prompt_markup(self) -> str:
+        """The same for text that no model says: there the tags of a thought are control tokens too."""
+        return self.markup + THOUGHT
+
+    def render_rows(self, messages: Sequence[Message], tools: Tools = ()) -> list[list[Segment]]:
+        """Render a conversation for training: here always one row, since no turn depends on a later one."""
+        return [self.render(messages, tools=tools)]
+
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, tools: Tools = ()
+    ) -> list[Segment]:
         """Render a conversation, every answer with its end token as a segment of its own.
 
         An answer that no question comes before follows an empty question. With `add_generation_prompt` the text ends
         where the next answer begins.
 
         Raises:
-            DataError: a system text, and the format has no place for one.
+            DataError: a system text or tools, and the format has no place for them.
         """
         segments: list[Segment] = []
-        prompt, turn, asked = self.bos, 0, False
-        for message in messages:
-            if message.role == "system":
-                prompt += self._system_text(message.content)
-            elif message.role == "user":
+        prompt, turn, asked = _Prompt(self.bos), 0, False
+        system = messages[0] if messages and messages[0].role == "system" else None
+        if tools or (system and system.content):
+            self._open(prompt, system, tools)
+        for i, message in enumerate(messages):
+            if message.role == "user":
                 turn, asked = turn + 1, True
-                prompt += self._question(message.content, turn)
-            else:
+                self._ask(prompt, message, turn)
+            elif message.role == "tool":
+                self._give_result(prompt, messages, i)
+                asked = True
+            elif message.role == "assistant":
                 if not asked:
                     turn += 1
-                    prompt += self._question("", turn)
-                segments += [Segment(prompt, False), Segment(message.content + self.end, message.trained)]
-                prompt, asked = self.sep, False
+                    self._ask(prompt, Message("user", ""), turn)
+                segments += [prompt.take(), Segment(self._spoken(message) + self.end, message.trained)]
+                prompt, asked = _Prompt(self.sep), False
         if add_generation_prompt and not asked:
-            prompt += self._question("", turn + 1)
-        segments.append(Segment(prompt, False))
+            self._ask(prompt, Message("user", ""), turn + 1)
+        segments.append(prompt.take())
         return [segment for segment in segments if segment.text]
 
-    def _system_text(self, content: str) -> str:
-        if content and not self.system:
+    def _open(self, prompt: _Prompt, system: Message | None, tools: Tools) -> None:
+        """The system text and the definitions of the tools."""
+        if not self.system and system and system.content:
             raise DataError(f"template {self.name!r} has no place for a system text; drop it or name another template.")
+        definitions = self._tool_format().define(tools) if tools else ""
+        own_turn = bool(self.tool_format and self.tool_format.own_turn)
         head, _, tail = self.system.partition("{system}")
-        return head + content + tail if content else ""
+        if (system and system.content) or (definitions and not own_turn):
+            prompt.text += head
+            if system and system.content:
+                prompt.say(system)
+                prompt.text += "\n\n" if definitions and not own_turn else ""
+            prompt.text += tail if own_turn else definitions + tail
+        if own_turn:
+            prompt.text += definitions
 
-    def _question(self, content: str, turn: int) -> str:
+    def _ask(self, prompt: _Prompt, message: Message, turn: int) -> None:
         # Only the format's own text is searched for {round}: braces in a question are a patient's.
         head, _, tail = self.instruction.partition("{input}")
-        return head.replace("{round}", str(turn)) + content + tail.replace("{round}", str(turn))
+        prompt.text += head.replace("{round}", str(turn))
+        prompt.say(message)
+        prompt.text += tail.replace("{round}", str(turn))
+
+    def _give_result(self, prompt: _Prompt, messages: Sequence[Message], i: int) -> None:
+        """One result of a tool, within one question with those beside it."""
+        tools = self._tool_format()
+        head, _, tail = (tools.results or self.instruction).partition("{input}")
+        before, _, after = tools.result.partition("{result}")
+        prompt.text += "\n" if i and messages[i - 1].role == "tool" else head
+        prompt.text += before
+        prompt.say(messages[i])
+        prompt.text += after
+        if i + 1 == len(messages) or messages[i + 1].role != "tool":
+            prompt.text += tail
+
+    def _spoken(self, message: Message) -> str:
+        """What the model says: its reasoning, its answer and its calls."""
+        if not message.reasoning and not message.tool_calls:
+            return message.content
+        thought = THOUGHT.format(message.reasoning) if message.reasoning else ""
+        return thought + message.content + (self._tool_format().calls(message) if message.tool_calls else "")
+
+    def _tool_format(self) -> ToolFormat:
+        if self.tool_format is None:
+            able = ", ".join(name for name, entry in TEMPLATES.items() if "tool_format" in entry)
+            raise DataError(
+                f"template {self.name!r} has no place for tools; leave prompt_template unset for the tokenizer's own "
+                f"chat template, or name one that has: {able}."
+            )
+        return self.tool_format
 
     def to_jinja(self, bos: str = "") -> str:
         """The same format as a transformers chat template, with `{% generation %}` marks around the trained parts.
@@ -126,24 +221,7 @@ class Template:
         Args:
             bos: what opens the text, where it is not `self.bos`.
         """
-        head, _, tail = self.instruction.partition("{input}")
-        question = f"{_literal(head)} ~ message['content'] ~ {_literal(tail)}"
-        empty_question = f"{{% set turn.number = turn.number + 1 %}}{{{{ {_literal(head)} ~ {_literal(tail)} }}}}"
-        head, _, tail = self.system.partition("{system}")
-        system = f"{{{{ {_literal(head)} ~ message['content'] ~ {_literal(tail)} }}}}"
-        if not self.system:
-            system = "{{ raise_exception('This chat template has no place for a system text.') }}"
-        return (
-            f"{{{{ {_literal(bos or self.bos)} }}}}{{% set turn = namespace(number=0, asked=false) %}}"
-            "{% for message in messages %}"
-            f"{{% if message['role'] == 'system' %}}{{% if message['content'] %}}{system}{{% endif %}}"
-            "{% elif message['role'] == 'user' %}"
-            f"{{% set turn.number = turn.number + 1 %}}{{% set turn.asked = true %}}{{{{ {question} }}}}"
-            f"{{% else %}}{{% if not turn.asked %}}{empty_question}{{% endif %}}"
-            f"{{% generation %}}{{{{ message['content'] ~ {_literal(self.end)} }}}}{{% endgeneration %}}"
-            f"{{{{ {_literal(self.sep)} }}}}{{% set turn.asked = false %}}{{% endif %}}{{% endfor %}}"
-            f"{{% if add_generation_prompt and not turn.asked %}}{empty_question}{{% endif %}}"
-        )
+        return to_jinja(self, bos)
 
     def bind(self, tokenizer: Any) -> Template:
         """This format with the tokenizer's own first token, and its eos token where the format ends with that.
@@ -154,112 +232,40 @@ class Template:
         eos = "" if self.suffix_as_eos else tokenizer.eos_token
         if eos is None:
             raise ConfigError(
-                f"template {self.name!r} ends answers with the eos token and {_name(tokenizer)} has none; "
+                f"template {self.name!r} ends answers with the eos token and {tokenizer_name(tokenizer)} has none; "
                 "set eos_token in its tokenizer_config.json, or name a template with an end token of its own."
             )
         return replace(self, bos=_bos_text(tokenizer), eos=eos)
 
 
-def _literal(text: str) -> str:
-    """A Jinja expression for template text: a string literal, with {round} as the turn's number."""
-    parts = [json.dumps(part, ensure_ascii=False) for part in text.split("{round}")]
-    return " ~ turn.number ~ ".join(parts)
+class _Prompt:
+    """Text up to an answer, and where in it trained messages stand."""
+
+    __slots__ = ("spans", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.spans: tuple[tuple[int, int], ...] = ()
+
+    def say(self, message: Message) -> None:
+        """Add the text of a message."""
+        start = len(self.text)
+        self.text += message.content
+        if message.trained and message.content:
+            self.spans += ((start, len(self.text)),)
+
+    def take(self) -> Segment:
+        return Segment(self.text, False, self.spans)
 
 
-class TokenizerTemplate:
-    """A tokenizer's own Jinja chat template, with the interface of `Template`.
-
-    With `{% generation %}` marks the trained parts are what they enclose. Without, an answer is what a conversation
-    gains over its prompt, up to the end-of-turn token. Rendered by transformers in its immutable sandbox.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.name = _name(tokenizer)
-        self.chat_template: str = tokenizer.get_chat_template()
-        self.marked = bool(GENERATION_MARK.search(self.chat_template))
-        self._variables = dict(tokenizer.special_tokens_map)
-        self.stop_words = self._find_stop_words(tokenizer)
-
-    @property
-    def markup(self) -> str:
-        """The end-of-turn tokens. Other tokens of the format, such as `<think>`, an answer may well hold."""
-        return "\0".join(self.stop_words)
-
-    def to_jinja(self, bos: str = "") -> str:
-        """The chat template itself; it writes its own bos."""
-        return self.chat_template
-
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[Segment]:
-        """Render a conversation, every answer as a segment of its own.
-
-        Raises:
-            DataError: the template refuses the conversation, or hides where its answers are.
-        """
-        answers = [message for message in messages if message.role == "assistant"]
-        if self.marked:
-            text, spans = self._render(messages, add_generation_prompt)
-            if len(spans) != len(answers):
-                raise DataError(
-                    f"{self.name}: its chat template marks {len(spans)} of {len(answers)} answers. {_ADVICE}"
-                )
-        else:
-            text, spans = self._spans_by_prefix(messages, add_generation_prompt)
-        segments, done = [], 0
-        for message, (start, end) in zip(answers, spans, strict=True):
-            segments += [Segment(text[done:start], False), Segment(text[start:end], message.trained)]
-            done = end
-        segments.append(Segment(text[done:], False))
-        return [segment for segment in segments if segment.text]
-
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendered:
-        """The text and, with marks, the (start, end) characters they enclose."""
-        try:
-            return render_chat_template(
-                self.chat_template, messages, self._variables, self.marked, add_generation_prompt
-            )
-        except TemplateFault as fault:
-            said = f" ({fault})" if str(fault) else ""
-            raise DataError(f"{self.name}: its chat template refuses this conversation{said}. {_ADVICE}") from None
-
-    def _spans_by_prefix(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendered:
-        text, _ = self._render(messages, add_generation_prompt)
-        spans = []
-        for i, message in enumerate(messages):
-            if message.role != "assistant":
-                continue
-            prompt, _ = self._render(messages[:i], True)
-            told, _ = self._render(messages[: i + 1], False)
-            start = len(prompt)
-            end = start + self._answer_length(told[start:])
-            if not told.startswith(prompt) or not text.startswith(told[:end]):
-                raise DataError(
-                    f"{self.name}: its chat template changes earlier turns (as those that drop <think> do), so a "
-                    f"prompt is not the beginning of the trained text. {_ADVICE}"
-                )
-            spans.append((start, end))
-        return text, spans
-
-    def _answer_length(self, text: str) -> int:
-        """Characters up to the last end-of-turn token; white space after it is the separator."""
-        ends = [text.rfind(word) + len(word) for word in self.stop_words if word in text]
-        return max(ends, default=len(text.rstrip()))
-
-    def _find_stop_words(self, tokenizer: Any) -> tuple[str, ...]:
-        """The special token the template writes after an answer, and eos."""
-        words = [tokenizer.eos_token] if tokenizer.eos_token else []
-        try:
-            text, _ = self._render([Message("user", "1"), Message("assistant", PROBE)], False)
-        except DataError:
-            return tuple(words)
-        tail = text.rpartition(PROBE)[2]
-        found = [(tail.find(token), -len(token), token) for token in special_tokens(tokenizer) if token in tail]
-        return tuple(dict.fromkeys([*(token for _, _, token in sorted(found)[:1]), *words]))
+def _template(name: str, entry: Mapping[str, Any]) -> Template:
+    tools = entry.get("tool_format")
+    return Template(name, **{**entry, "tool_format": ToolFormat(**tools) if tools else None})
 
 
 PROMPT_TEMPLATE: NameTable[Template] = NameTable(
-    "prompt_template", {name: Template(name, **entry) for name, entry in TEMPLATES.items()}
+    "prompt_template", {name: _template(name, entry) for name, entry in TEMPLATES.items()}
 )
-_ADVICE = f"Name a format with prompt_template: {', '.join(PROMPT_TEMPLATE)}."
 
 
 def resolve_template(
@@ -286,16 +292,17 @@ def resolve_template(
         got = type(prompt_template).__name__
         raise ConfigError(f"prompt_template: wanted a name, a Template, a mapping or None, got a {got}.")
     if not tokenizer.chat_template:
-        guess = nearest(_name(tokenizer).rstrip("/").split("/")[-1].lower().replace("-", "_"), PROMPT_TEMPLATE)
-        raise ConfigError(f"{_name(tokenizer)}: the tokenizer has no chat template. {_ADVICE}{guess}")
+        guess = nearest(tokenizer_name(tokenizer).rstrip("/").split("/")[-1].lower().replace("-", "_"), PROMPT_TEMPLATE)
+        raise ConfigError(f"{tokenizer_name(tokenizer)}: the tokenizer has no chat template. {ADVICE}{guess}")
     try:
         return TokenizerTemplate(tokenizer)
     except ValueError:
-        raise ConfigError(f"{_name(tokenizer)}: none of its chat templates is the default one. {_ADVICE}") from None
+        name = tokenizer_name(tokenizer)
+        raise ConfigError(f"{name}: none of its chat templates is the default one. {ADVICE}") from None
 
 
 def _from_mapping(mapping: Mapping[str, Any]) -> Template:
-    known = {field.name.upper() for field in fields(Template)} - {"BOS", "EOS"}
+    known = {field.name.upper() for field in fields(Template)} - {"BOS", "EOS", "TOOL_FORMAT"}
     values = {str(key).upper(): value for key, value in mapping.items()}
     for key, value in values.items():
         if key not in known:
@@ -309,11 +316,6 @@ def _from_mapping(mapping: Mapping[str, Any]) -> Template:
         raise ConfigError("prompt_template: the mapping has no INSTRUCTION, such as '<|user|>{input}<|assistant|>'.")
     values["STOP_WORDS"] = tuple(values.get("STOP_WORDS", ()))
     return Template(values.pop("NAME", "custom"), **{key.lower(): value for key, value in values.items()})
-
-
-def special_tokens(tokenizer: Any) -> list[str]:
-    """The texts a tokenizer turns into special tokens, wherever they stand."""
-    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
 def stop_token_ids(template: Template | TokenizerTemplate, tokenizer: Any) -> set[int]:
@@ -331,10 +333,6 @@ def stop_strings(template: Template | TokenizerTemplate, tokenizer: Any) -> list
 def _stops(template: Template | TokenizerTemplate) -> list[str]:
     suffix = template.suffix.strip() if isinstance(template, Template) else ""
     return list(dict.fromkeys(word for word in (suffix, *template.stop_words) if word))
-
-
-def _name(tokenizer: Any) -> str:
-    return str(getattr(tokenizer, "name_or_path", "") or "the tokenizer")
 
 
 def _bos_text(tokenizer: Any) -> str:

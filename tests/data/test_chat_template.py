@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from medtune.data.chat_template import TemplateFault, render_chat_template
+from medtune.data.chat_template import TemplateFault, message_dicts, render_chat_template
 from medtune.data.records import Message
 from medtune.data.templates import resolve_template
 from medtune.errors import DataError
@@ -27,6 +27,26 @@ def test_a_template_renders_with_its_variables_and_marks():
     text, spans = render_chat_template(source, QUESTION, {"bos": "<s>"}, marked=True)
     assert text == "<s>secret of a patient|fine|"
     assert [text[start:end] for start, end in spans] == ["secret of a patient", "fine"]
+
+
+def test_calls_are_numbered_through_the_conversation_and_results_name_the_call_they_answer():
+    calls = ({"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}})
+    messages = [
+        Message("user", "q"),
+        Message("assistant", "", tool_calls=calls, reasoning="t"),
+        Message("tool", "1"),
+        Message("tool", "2"),
+        Message("assistant", "x", tool_calls=calls[:1]),
+        Message("tool", "3"),
+    ]
+    dicts = message_dicts(messages)
+    ids = [call["id"] for told in dicts for call in told.get("tool_calls", [])]
+    assert ids == ["call00000", "call00001", "call00002"]
+    assert [(d["name"], d["tool_call_id"]) for d in dicts if d["role"] == "tool"] == [
+        ("f", ids[0]), ("g", ids[1]), ("f", ids[2]),
+    ]  # fmt: skip
+    assert dicts[1]["tool_calls"][0]["function"] == calls[0] and dicts[1]["reasoning_content"] == "t"
+    assert message_dicts(messages, True)[1]["content"] == "<think>\nt\n</think>\n\n"
 
 
 @pytest.mark.slow

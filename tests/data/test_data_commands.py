@@ -83,11 +83,11 @@ def test_convert_may_write_over_the_file_it_reads(table):
         (["drug.csv", "o.jsonl"], "no such file or folder. Did you mean 'drugs.csv'"),
         (["drugs.csv", "o.jsonl", "--input-column", "Question"], "--output-column is missing"),
         (["drugs.csv", "o.jsonl", "--input-column", "Q", "--output-column", "Z"], "no column 'Q'"),
-        (["drugs.csv", "o.jsonl", "--sheet", "S"], "only xlsx files have sheets"),
+        (["drugs.csv", "o.jsonl", "--sheet", "S"], "only xlsx and xls files have sheets"),
         (["drugs.csv", "o.jsonl", "--map-fn", "alpacca"], "unknown dataset_map_fn 'alpacca'"),
         (["odd.csv", "o.jsonl"], "no known format fits a row with the keys 'Topic', 'Notes'"),
         (["drugs.csv", "o.csv", *COLUMNS, "--drop-empty"], "must end in .jsonl or .json"),
-        (["gb.csv", "o.jsonl"], "It decodes as gb18030"),
+        (["gb.csv", "o.jsonl", "--encoding", "utf-8"], "It decodes as gb18030"),
     ],
 )
 def test_bad_input_is_one_line_exit_2_and_nothing_written(table, words, message, capsys):

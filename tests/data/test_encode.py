@@ -10,14 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtune.data.encode import (
-    IGNORE_INDEX,
-    TOO_LONG,
-    UNTRAINED,
-    UNTRAINED_PIECE,
-    encode,
-    encode_prompt,
-)
+from medtune.data.encode import IGNORE_INDEX, encode, encode_prompt
+from medtune.data.overflow import TOO_LONG, UNTRAINED, UNTRAINED_PIECE
 from medtune.data.records import Conversation, Message
 from medtune.data.templates import PROMPT_TEMPLATE, resolve_template
 from medtune.errors import ConfigError, DataError
@@ -138,6 +132,10 @@ def test_a_named_template_equals_its_own_jinja_form_token_by_token(name, small_t
 
 @pytest.mark.parametrize("name", list(PROMPT_TEMPLATE))
 def test_a_training_row_begins_with_the_ids_chat_sends(name, small_tokenizer):
+    """T10, T11: fails when the tokenizer adds a second BOS, or training and chat render or tokenise in different ways.
+
+    Every named template, several turns, a system text, Chinese; a tokenizer that puts a BOS before each text.
+    """
     template = resolve_template(name, small_tokenizer)
     for turns in CONVERSATIONS:
         turns = [turn for turn in turns if name != "minicpm" or turn[0] != "system"]
@@ -169,6 +167,7 @@ def test_the_first_trained_token_begins_the_answer_and_the_last_ends_it(name, sm
     name=st.sampled_from(["chatml", "vicuna", "phi3_chat", "chatglm2"]),
 )
 def test_any_conversation_begins_with_its_prompt(contents, name, legacy_tokenizer):
+    """T11: fails when a prompt is tokenised in one piece, so that its ids depend on what stands beside them."""
     contents = contents[: len(contents) // 2 * 2]
     turns = list(zip(["user", "assistant"] * 3, contents, strict=False))
     template = resolve_template(name, legacy_tokenizer)
@@ -193,6 +192,7 @@ def test_a_control_token_that_swallows_white_space_does_so_between_segments():
 
 @pytest.mark.parametrize("marked", [True, False])
 def test_a_training_row_of_a_tokenizers_own_template_begins_with_the_ids_chat_sends(marked, tiny_tokenizer):
+    """T11: fails when chat renders by the chat template itself, or tokenises its text in one piece."""
     tokenizer = copy.deepcopy(tiny_tokenizer)
     if not marked:
         tokenizer.chat_template = re.sub(r"{% (end)?generation %}", "", tokenizer.chat_template)
@@ -284,6 +284,7 @@ def test_drop_leaves_out_what_is_too_long_and_counts_it(tiny_tokenizer):
 
 
 def test_truncate_keeps_the_beginning_and_invents_no_end(tiny_tokenizer):
+    """T9: fails when a cut answer gets an end token to train on, or a prompt alone is kept."""
     template = resolve_template(None, tiny_tokenizer)
     whole, _ = encode(rows_of_many_lengths(), template, tiny_tokenizer, None)
     samples, report = encode(rows_of_many_lengths(), template, tiny_tokenizer, 64, "truncate")
@@ -314,6 +315,7 @@ def test_error_names_the_row_its_tokens_and_the_limit(tiny_tokenizer):
 
 
 def test_rows_without_a_trained_token_are_dropped_and_counted(tiny_tokenizer):
+    """T8: fails when a sample without a trained token is kept."""
     rows = [conversation(CONVERSATIONS[0], "a", trained=False), conversation(CONVERSATIONS[0], "b")]
     samples, report = encode(rows, resolve_template(None, tiny_tokenizer), tiny_tokenizer, 512)
     assert samples.origins == ["b"]
@@ -353,7 +355,7 @@ def test_text_that_is_not_unicode_is_an_error_that_names_the_row(tiny_tokenizer)
 def test_samples_come_in_the_order_of_the_rows_over_many_chunks(tiny_tokenizer, monkeypatch):
     template = resolve_template(None, tiny_tokenizer)
     whole, report = encode(iter(rows_of_many_lengths()), template, tiny_tokenizer, None)
-    monkeypatch.setattr("medtune.data.encode.CHUNK", 4)
+    monkeypatch.setattr("medtune.data.encode.ROWS_AT_ONCE", 4)
     chunked, again = encode(iter(rows_of_many_lengths()), template, tiny_tokenizer, None)
     assert np.array_equal(whole.input_ids, chunked.input_ids) and np.array_equal(whole.trained, chunked.trained)
     assert whole.origins == chunked.origins and report == again

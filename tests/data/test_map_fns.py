@@ -8,7 +8,18 @@ import inspect
 
 import pytest
 
-from medtune.data import map_fns, split, structured, subject_map_fns
+from medtune.data import (
+    chat_map_fns,
+    choice_map_fns,
+    detection,
+    map_fns,
+    preference_map_fns,
+    split,
+    structured,
+    subject_map_fns,
+    tool_map_fns,
+    turns,
+)
 from medtune.data.map_fns import DATASET_FORMATS, FORMATS, apply_map_fn, detect, resolve_map_fn
 from medtune.data.records import Message, Row, to_conversation
 from medtune.data.templates import SYSTEM_TEMPLATE
@@ -21,7 +32,10 @@ XTUNER_NAMES = {
 }
 
 
-@pytest.mark.parametrize("module", [map_fns, subject_map_fns, split, structured], ids=lambda module: module.__name__)
+SHAPES = (chat_map_fns, choice_map_fns, preference_map_fns, subject_map_fns, tool_map_fns)
+
+
+@pytest.mark.parametrize("module", [*SHAPES, detection, map_fns, split, structured], ids=lambda module: module.__name__)
 def test_doctests_hold(module):
     results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
     assert results.failed == 0
@@ -34,12 +48,17 @@ def test_every_map_function_shows_a_row_before_and_after(name):
     assert ">>> " in inspect.getdoc(DATASET_FORMATS[name])
 
 
+def test_every_map_function_of_the_modules_has_a_name():
+    written = {name for module in SHAPES for name in vars(module) if name.endswith("_map_fn")}
+    assert written | {"chosen_map_fn", "left_out_map_fn"} == {f"{name}_map_fn" for name in DATASET_FORMATS}
+
+
 def test_the_names_of_xtuner_are_all_there():
     assert set(DATASET_FORMATS) >= XTUNER_NAMES
 
 
 def test_no_map_function_can_run_code_of_the_data():
-    for module in (map_fns, subject_map_fns):
+    for module in (*SHAPES, detection, map_fns, turns):
         calls = [node.func for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Call)]
         assert not {call.id for call in calls if isinstance(call, ast.Name)} & {"eval", "exec", "compile"}
     with pytest.raises(ValueError, match="malformed"):
@@ -144,10 +163,10 @@ def test_alpaca_no_output_is_an_empty_answer_and_missing_history_is_none():
 
 
 def test_sharegpt_takes_a_system_column_and_leaves_unknown_roles_to_validation():
-    turns = [{"from": "human", "value": "q"}, {"from": "function_call", "value": "f"}]
+    turns = [{"from": "human", "value": "q"}, {"from": "nurse", "value": "n"}]
     row = Row({"conversations": turns, "system_prompt": "s"}, "a.jsonl:3")
     assert DATASET_FORMATS["sharegpt"](row.fields)["messages"][0] == {"role": "system", "content": "s"}
-    with pytest.raises(DataError, match=r"a\.jsonl:3: messages\[2\]: unknown role 'function_call'"):
+    with pytest.raises(DataError, match=r"a\.jsonl:3: messages\[2\]: unknown role 'nurse'"):
         apply_map_fn(DATASET_FORMATS["sharegpt"], row)
 
 

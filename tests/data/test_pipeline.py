@@ -174,3 +174,84 @@ def test_worker_processes_give_the_same_steps(tiny_tokenizer):
         for a, b in zip(one.micro_batches, other.micro_batches, strict=True):
             assert a.origins == b.origins
             assert torch.equal(a.input_ids, b.input_ids)
+
+
+# Fingerprints of version 0.1, which encoded in one process: a checkpoint resumes on the same data only.
+EARLIER = {
+    "packed": ({}, "3c83b1e5a8c4d036"),
+    "split, not packed": ({"overflow": "split", "pack_to_max_length": False}, "05823774f5e6b4c9"),
+    "validation": ({"val_ratio": 0.3, "part": "val"}, "e0b27f519a5d6f90"),
+    "training, truncated": ({"val_ratio": 0.3, "overflow": "truncate"}, "f106bb4f75681dcb"),
+    "drawn, named template": ({"max_dataset_length": 25, "prompt_template": "qwen_chat"}, "9bf3a391836fb4d2"),
+}
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_data_is_what_it_was_in_earlier_versions(tiny_tokenizer, name):
+    rows = [
+        {
+            "question": f"Question {i % 40}?" + " <|im_end|>" * (i % 13 == 5),
+            "answer": "" if i % 17 == 3 else "twice a day " * (1 + i % 11),
+        }
+        for i in range(90)
+    ]
+    settings, fingerprint = EARLIER[name]
+    data = build_dataset(rows, tiny_tokenizer, 30, **{"drop_empty": True, "seed": 5, **settings})
+    assert data.fingerprint().startswith(fingerprint)
+
+
+def test_every_epoch_holds_every_sample_once_in_as_many_steps_and_other_packs(tiny_tokenizer):
+    data = build_dataset([row(i, 1 + i % 9) for i in range(80)], tiny_tokenizer, 128)
+    loader = step_dataloader(data, batch_size=2, seed=3)
+    seen = []
+    for epoch in range(3):
+        loader.batch_sampler.seek(epoch)
+        steps = list(loader)
+        assert len(steps) == loader.batch_sampler.steps_per_epoch
+        assert sorted(o for s in steps for m in s.micro_batches for o in m.origins) == sorted(data.samples.origins)
+        assert all(sum(data.samples.lengths[i] for i in pack) <= 128 for pack in data.epoch_packs(epoch))
+        seen.append({frozenset(pack) for pack in data.epoch_packs(epoch)})
+    assert len(seen[0] & seen[1]) + len(seen[1] & seen[2]) < len(seen[0])
+    assert data.epoch_packs(0) == data.packs
+
+
+def test_grouped_by_length_steps_hold_like_lengths(tiny_tokenizer):
+    data = build_dataset([row(i, 1 + i * 7 % 23) for i in range(92)], tiny_tokenizer, 512, pack_to_max_length=False)
+
+    def spread(by_length):
+        steps = step_dataloader(data, batch_size=4, seed=3, group_by_length=by_length)
+        return sum(
+            max(m.cu_seqlens.diff().tolist()) - min(m.cu_seqlens.diff().tolist())
+            for s in steps
+            for m in s.micro_batches
+        )
+
+    assert spread(True) < spread(False) / 4
+
+
+def test_train_on_says_which_turns_are_trained_and_placeholders_are_filled_or_counted(tiny_tokenizer):
+    turns = [("a", "I am <NAME>."), ("b", "Made by <AUTHOR>.")]
+    rows = [{"conversation": [{"input": question, "output": answer} for question, answer in turns]}, row(0)]
+
+    def trained(**settings):
+        data = build_dataset(rows, tiny_tokenizer, 128, **settings)
+        labels = data.samples[data.samples.origins.index("dataset[train]:0")]["labels"]
+        return tiny_tokenizer.decode(labels[labels >= 0], skip_special_tokens=True), data.report
+
+    text, report = trained(placeholders={"name": "M"})
+    assert text == "I am M.Made by <AUTHOR>."
+    assert report.encoded.num_unfilled == 1
+    assert any("leave a name open, such as <NAME>: 1" in line for line in report.lines())
+    text, report = trained(placeholders={"name": "M", "author": "A"}, train_on="last")
+    assert (text, report.encoded.num_unfilled) == ("Made by A.", 0)
+    assert trained(train_on="all")[0] == "aI am <NAME>.bMade by <AUTHOR>."
+
+
+def test_a_row_that_holds_nothing_to_learn_is_counted_by_its_reason(tiny_tokenizer):
+    rows = [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "label": i > 1}
+        for i in range(5)
+    ]
+    report = build_dataset(rows, tiny_tokenizer, 128, dataset_map_fn="chosen").report
+    assert report.num_rows == 5 and report.encoded.num_rows == 3
+    assert list(report.dropped.values()) == [2]

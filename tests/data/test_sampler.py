@@ -27,6 +27,7 @@ shapes = st.tuples(st.integers(1, 40), st.integers(1, 4), st.integers(1, 4))
 
 @given(shapes, st.integers(1, 4), st.integers(0, 3), st.booleans())
 def test_over_all_ranks_an_epoch_holds_every_sample_exactly_once(shape, world_size, epoch, shuffle):
+    """T23: fails when the last step is dropped, or filled up with repeated samples so that each rank has as many."""
     count, batch_size, accumulation = shape
     packs = packs_of(count)
     seen: list[int] = []
@@ -43,7 +44,10 @@ def test_over_all_ranks_an_epoch_holds_every_sample_exactly_once(shape, world_si
 
 @given(st.integers(1, 40), st.integers(1, 3))
 def test_a_step_holds_the_same_packs_whatever_the_number_of_ranks(count, accumulation):
-    """8 packs per micro-batch round in all three cases: 1 rank of 8, 2 of 4, 4 of 2."""
+    """T22: fails when each rank shuffles for itself, or the order depends on how many there are.
+
+    8 packs per micro-batch round in all three cases: 1 rank of 8, 2 of 4, 4 of 2.
+    """
     packs = packs_of(count)
 
     def steps(world_size: int) -> list[list[int]]:
@@ -83,6 +87,8 @@ def test_micro_batches_have_the_batch_size_and_steps_the_accumulation_but_for_th
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
+    """T22: fails when each epoch has the same order, seed + epoch repeats one, or a global generator is drawn from."""
+
     def order(seed: int, epoch: int) -> list[int]:
         np.random.seed(np.random.randint(1000))  # the global generator has no say
         return StepSampler(packs_of(50), 2, seed=seed).order(epoch).tolist()
@@ -103,3 +109,78 @@ def test_a_rank_without_a_share_of_the_last_step_still_gets_that_step(rank):
     steps = list(StepSampler(packs_of(5), 1, shuffle=False, rank=rank, world_size=4))
     assert len(steps) == 2
     assert steps[1] == ([[40, 41]] if rank == 0 else [])
+
+
+# ---------------------------------------------------------------- packs of an epoch, and of like length
+
+
+def moved(packs: list[list[int]]):
+    """Other packs each epoch: the members of all packs moved on by as many places."""
+    flat = [i for pack in packs for i in pack]
+
+    def of(epoch: int) -> list[list[int]]:
+        turned = iter(flat[epoch:] + flat[:epoch])
+        return [[next(turned) for _ in pack] for pack in packs]
+
+    return of
+
+
+@given(shapes, st.integers(0, 3), st.data())
+def test_with_other_packs_each_epoch_every_sample_comes_once_and_any_step_is_seeked(shape, epoch, data):
+    count, batch_size, accumulation = shape
+    packs = packs_of(count)
+    sampler = StepSampler(packs, batch_size, accumulation, True, 3, epoch_packs=moved(packs))
+    sampler.seek(epoch)
+    whole = list(sampler)
+    assert Counter(samples_of(whole)) == Counter(s for pack in packs for s in pack)
+    fresh = StepSampler(packs, batch_size, accumulation, True, 3, epoch_packs=moved(packs))
+    step = data.draw(st.integers(0, len(whole)))
+    fresh.seek(epoch, step)
+    assert list(fresh) == whole[step:]
+
+
+def test_an_epochs_packs_are_asked_for_once_and_not_without_shuffling():
+    packs, asked = packs_of(9), []
+
+    def of(epoch):
+        asked.append(epoch)
+        return moved(packs)(epoch)
+
+    sampler = StepSampler(packs, 2, epoch_packs=of)
+    for epoch in (0, 1, 1, 2):
+        sampler.seek(epoch)
+        list(sampler)
+    assert asked == [1, 2]
+    sampler = StepSampler(packs, 2, shuffle=False, epoch_packs=of)
+    sampler.seek(5)
+    assert samples_of(list(sampler)) == [i for pack in packs for i in pack]
+    assert asked == [1, 2]
+
+
+@given(st.integers(1, 300), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2))
+def test_by_length_every_sample_comes_once_whatever_the_ranks(count, batch_size, world_size, epoch):
+    lengths = np.random.default_rng(0).integers(1, 500, count)
+    packs = [[i] for i in range(count)]
+    seen: list[int] = []
+    for rank in range(world_size):
+        sampler = StepSampler(packs, batch_size, 2, True, 3, rank, world_size, lengths=lengths)
+        sampler.seek(epoch)
+        seen += samples_of(list(sampler))
+    assert sorted(seen) == list(range(count))
+
+
+def test_by_length_steps_hold_like_lengths_in_random_order():
+    lengths = np.random.default_rng(0).integers(1, 1000, 4001)
+    packs = [[i] for i in range(4001)]
+
+    def steps(epoch, by_length):
+        sampler = StepSampler(packs, 4, 2, seed=1, lengths=lengths if by_length else None)
+        sampler.seek(epoch)
+        return [lengths[samples_of([step])] for step in sampler]
+
+    spread = np.mean([np.ptp(step) for step in steps(0, True)[:-1]])
+    assert spread < np.mean([np.ptp(step) for step in steps(0, False)[:-1]]) / 10
+    means = [step.mean() for step in steps(0, True)[:-1]]
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.2  # a long step does not follow a long one
+    assert [step.tolist() for step in steps(0, True)] != [step.tolist() for step in steps(1, True)]
+    assert len(steps(0, True)[-1]) == 1

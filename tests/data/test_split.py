@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medtune.cli import main
 from medtune.data.readers import read_data
 from medtune.data.records import Conversation, Message
-from medtune.data.split import normalise, parse_ratio, question_of, split_by_question
+from medtune.data.split import normalise, parse_ratio, question_of, split_by_field, split_by_question
 from medtune.errors import UsageError
 
 
@@ -111,3 +114,48 @@ def test_the_tutorial_data_has_43_repeated_questions_and_39_by_exact_text(shared
     train, test, repeated = split_by_question(rows, 0.7, seed=0)
     assert (len(train), len(test), repeated) == (483, 207, 43)
     assert len(rows) - len({question_of(row) for row in rows}) == 39
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=60),
+    st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]),
+    st.integers(0, 3),
+)
+def test_a_group_never_straddles_and_each_stratum_keeps_the_ratio(rows, ratio, seed):
+    groups = [f"patient {patient}" for patient, _ in rows]
+    strata = [f"ward {ward}" for _, ward in rows]
+    sides = split_by_field(groups, ratio, seed, strata)
+    assert sides == split_by_field(groups, ratio, seed, strata)
+    side_of = dict(zip(groups, sides, strict=True))
+    assert all(side_of[group] == side for group, side in zip(groups, sides, strict=True))
+    first = dict(reversed(list(zip(groups, strata, strict=True))))
+    for stratum in set(first.values()):
+        inside = [side for group, side in zip(groups, sides, strict=True) if first[group] == stratum]
+        largest = max(sum(g == group for g in groups) for group in first if first[group] == stratum)
+        assert abs(sum(inside) - ratio * len(inside)) <= largest
+
+
+def test_without_strata_a_split_by_field_is_that_of_the_whole():
+    groups = [str(i // 3) for i in range(60)]
+    assert sum(split_by_field(groups, 0.5, 0)) == 30
+    assert split_by_field(groups, 0.5, 0) != split_by_field(groups, 0.5, 1)
+
+
+def test_the_command_keeps_a_patient_together_and_the_wards_alike(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"question": f"Ask {i}?", "answer": "So.", "patient": str(i // 2), "ward": "ab"[i // 2 % 2]} for i in range(40)
+    ]
+    Path("visits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = ["data", "split", "visits.jsonl", "--ratio", "0.5", "--group-by", "patient"]
+    assert main([*words, "--stratify-by", "ward"]) == 0
+    assert "rows that share a patient with another: 20 surplus rows" in capsys.readouterr().out
+    asked = [
+        row["conversation"][0]["input"] for row in map(json.loads, Path("visits-train.jsonl").read_text().splitlines())
+    ]
+    chosen = [row for row in rows if row["question"] in asked]
+    assert len(chosen) == 20
+    assert Counter(row["ward"] for row in chosen) == {"a": 10, "b": 10}
+    assert set(Counter(row["patient"] for row in chosen).values()) == {2}
+    assert main([*words, "-f", "--stratify-by", "wrad"]) == 2
+    assert "visits.jsonl:1: no value in the field 'wrad'" in capsys.readouterr().err

@@ -25,7 +25,7 @@ from medtune.errors import ConfigError, DataError
 XTUNER_NAMES = (  # noqa: SIM905
     "default zephyr internlm_chat moss_sft llama2_chat code_llama_chat chatglm2 chatglm3 qwen_chat baichuan_chat "
     "baichuan2_chat wizardlm internlm2_chat wizardcoder vicuna deepseek_coder deepseek_moe deepseek_v2 mistral mixtral "
-    "minicpm minicpm3 gemma cohere_chat llama3_chat phi3_chat"
+    "minicpm minicpm3 deepseekcoder gemma cohere_chat llama3_chat phi3_chat"
 ).split()
 
 LLAMA3_LIKE = (
@@ -200,10 +200,11 @@ def test_marks_of_a_message_that_is_not_trained_are_not_trained(tiny_tokenizer):
 
 
 def test_marks_that_do_not_match_the_answers_are_an_error(tiny_tokenizer):
-    once = "{% for m in messages %}{{ m.content }}{% endfor %}{% generation %}x{% endgeneration %}"
-    template = TokenizerTemplate(with_template(tiny_tokenizer, once))
-    with pytest.raises(DataError, match=r"marks 1 of 3 answers.*prompt_template"):
-        template.render(messages_of(CONVERSATIONS[3]))
+    mark = "{% generation %}{{ m.content }}{% endgeneration %}"
+    first = f"{{% if loop.index0 == 1 %}}{mark}{{% else %}}{{{{ m.content }}}}{{% endif %}}"
+    template = TokenizerTemplate(with_template(tiny_tokenizer, f"{{% for m in messages %}}{first}{{% endfor %}}"))
+    with pytest.raises(DataError, match=r"marks 1 of 2 answers.*prompt_template"):
+        template.render(messages_of([("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]))
 
 
 def test_without_marks_an_answer_is_what_the_conversation_gains_up_to_its_end_token(tiny_tokenizer):
@@ -229,11 +230,86 @@ def test_without_marks_the_line_break_after_the_end_token_is_not_trained(tiny_to
     ]
 
 
-def test_a_template_that_rewrites_history_is_an_error_that_names_the_way_out(tiny_tokenizer):
+def test_a_template_that_rewrites_history_gives_a_row_for_each_answer(tiny_tokenizer):
     template = resolve_template(None, with_template(tiny_tokenizer, STRIPS_THINK))
     turns = [("user", "a"), ("assistant", "<think>t</think>b"), ("user", "c"), ("assistant", "d")]
-    with pytest.raises(DataError, match=r"changes earlier turns.*prompt_template: default") as fault:
-        template.render(messages_of(turns))
+    assert template.render_rows(messages_of(turns)) == [
+        [
+            Segment("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n", False),
+            Segment("<think>t</think>b<|im_end|>", True),
+            Segment("\n", False),
+        ],
+        [
+            Segment("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+                    "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n", False),
+            Segment("d<|im_end|>", True),
+            Segment("\n", False),
+        ],
+    ]  # fmt: skip
+    assert template.render(messages_of(turns)) == template.render_rows(messages_of(turns))[-1]
+
+
+def test_a_separator_that_no_token_comes_before_is_not_trained_and_eos_is(tiny_tokenizer):
+    lines = "{% for m in messages %}{{ {'user': 'Q: ', 'assistant': 'A: '}[m.role] + m.content + '\n' }}{% endfor %}"
+    tokenizer = with_template(tiny_tokenizer, lines + "{% if add_generation_prompt %}{{ 'A: ' }}{% endif %}")
+    template = resolve_template(None, tokenizer)
+    for answer in ("b", "b ", "b\n"):  # white space of the answer itself stays
+        turns = [("user", "a"), ("assistant", answer), ("user", "c"), ("assistant", "d")]
+        rows = template.render_rows(messages_of(turns))
+        assert [[s.text for s in row if s.trained] for row in rows] == [[answer + "<|im_end|>"], ["d<|im_end|>"]]
+        assert text_of(rows[1]) == f"Q: a\nA: {answer}\nQ: c\nA: d<|im_end|>"
+
+
+@pytest.mark.parametrize("opened", ["", "<think>\n"])
+def test_reasoning_that_a_template_never_writes_is_trained_and_left_out_of_later_prompts(opened, tiny_tokenizer):
+    source = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content.split('</think>')[-1] + '<|im_end|>' }}"
+        f"{{% endfor %}}{{% if add_generation_prompt %}}{{{{ '<|im_start|>assistant\n{opened}' }}}}{{% endif %}}"
+    )
+    template = resolve_template(None, with_template(tiny_tokenizer, source))
+    messages = [
+        Message("user", "a"),
+        Message("assistant", "b", True, reasoning="t"),
+        Message("user", "c"),
+        Message("assistant", "<think>u</think>d", True),
+    ]
+    rows = template.render_rows(messages)
+    assert [[opened + s.text for s in row if s.trained] for row in rows] == [
+        ["<think>\nt\n</think>\n\nb<|im_end|>"],
+        ["<think>\nu\n</think>\n\nd<|im_end|>"],
+    ]
+    assert "<think>\nt" not in text_of(rows[1])
+
+
+@pytest.mark.parametrize("thought", ["", "t"])
+def test_only_rows_with_a_trained_part_are_rendered_and_one_at_least(thought, tiny_tokenizer):
+    template = resolve_template(None, with_template(tiny_tokenizer, STRIPS_THINK))
+    turns = [Message("user", "a"), Message("assistant", "<think>t</think>b" if thought else "b"), Message("user", "c"),
+             Message("assistant", "d", True)]  # fmt: skip
+    assert len(template.render_rows(turns)) == 1
+    assert [s.text for s in template.render_rows(turns)[0] if s.trained] == ["d<|im_end|>"]
+    assert len(template.render_rows([*turns[:3], Message("assistant", "d")])) == 1
+
+
+def test_a_system_text_that_a_template_passes_over_is_an_error(tiny_tokenizer):
+    turns = (
+        "{% for m in messages %}{% if m.role != 'system' %}{{ m.role + m.content + eos_token }}{% endif %}{% endfor %}"
+    )
+    tokenizer = with_template(tiny_tokenizer, turns + "{% if add_generation_prompt %}assistant{% endif %}")
+    template = resolve_template(None, tokenizer)
+    assert text_of(template.render_rows(messages_of(CONVERSATIONS[0]))[0]).startswith("userHow much")
+    for _ in range(2):  # the second is answered from memory
+        with pytest.raises(DataError, match=r"leaves out the system message.*prompt_template") as fault:
+            template.render_rows(messages_of(CONVERSATIONS[1]))
+        assert "brief" not in str(fault.value).lower()
+
+
+def test_a_template_whose_answers_do_not_stand_where_its_prompt_ends_is_an_error(tiny_tokenizer):
+    turns = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+    elsewhere = turns + "{% if add_generation_prompt %}Go:{% endif %}"
+    template = resolve_template(None, with_template(tiny_tokenizer, elsewhere))
+    with pytest.raises(DataError, match=r"another place than where its prompt.*prompt_template: default") as fault:
+        template.render(messages_of(CONVERSATIONS[0]))
     assert "\n" not in str(fault.value)
 
 
