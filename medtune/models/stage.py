@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from medtune.build import Positive
 from medtune.data.collate import MicroBatch, StepBatch
-from medtune.errors import ConfigError, MedtuneError, ModelError
+from medtune.errors import ConfigError, EnvironmentFault, MedtuneError, ModelError
 from medtune.files import read_json, write_json
 from medtune.models import pissa
 from medtune.models.checks import check_model
@@ -194,9 +194,13 @@ class Stage(nn.Module):
         """Every trained number must be on disk: parameters that are spread over processes are written empty, silently.
 
         Raises:
+            EnvironmentFault: a file is shorter than what was written.
             MedtuneError: fewer were written.
         """
-        written = sum(math.prod(t.shape) for file in folder.glob("*model*.safetensors") for t in read_header(file))
+        try:
+            written = sum(math.prod(t.shape) for file in folder.glob("*model*.safetensors") for t in read_header(file))
+        except ModelError:
+            raise EnvironmentFault(f"{folder}: the weights were not written whole; check the disk.") from None
         if written < self._num_trained:
             raise MedtuneError(
                 f"{folder}: {written} numbers were written of {self._num_trained} that are trained, so the weights "
