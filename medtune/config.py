@@ -22,10 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from medtune.build import accepted_names, raise_faults
+from medtune.config_names import config_text, known_parts, split_name
 from medtune.config_text import (
     assignments,
     base_name,
+    changed_part,
     insert_before_imports,
+    join_child,
     merge_child,
     override,
     parse,
@@ -34,6 +37,7 @@ from medtune.config_text import (
     target,
 )
 from medtune.errors import ConfigError, MedtuneError, nearest
+from medtune.families import MODELS
 
 __all__ = ["Config", "builtin_configs", "compose", "config_root", "find", "load", "override", "run", "split_words"]
 
@@ -81,25 +85,40 @@ def config_root() -> Path:
 
 def builtin_configs() -> dict[str, Path]:
     """Name -> file of every built-in config, sorted by name."""
-    files = [f for f in config_root().rglob("*.py") if not f.stem.startswith("_") and f.parent.name != "_base_"]
+    files = [f for f in config_root().glob("*/*.py") if not f.stem.startswith("_") and f.parent.name != "_base_"]
     return {f.stem: f for f in sorted(files, key=lambda f: f.stem)}
 
 
+def data_configs() -> dict[str, Path]:
+    """Name -> file of every built-in data set: a base that sets what one is trained with."""
+    return {f.stem: f for f in sorted((config_root() / "_base_" / "data").glob("*.py"))}
+
+
 def base_configs() -> dict[str, Path]:
-    """Name -> file of every built-in base, which a `_base_` names."""
+    """Name -> file of every built-in base, which a `_base_` names: "sft", "data/medical"."""
     files = sorted((config_root() / "_base_").glob("*.py"))
-    return {f.stem: f for f in files if f.stem not in ("__init__", "parts")}
+    stages = {f.stem: f for f in files if f.stem not in ("__init__", "parts")}
+    return {**stages, **{f"data/{name}": f for name, f in data_configs().items()}}
+
+
+def names_config(word: str) -> bool:
+    """True for the name of a built-in config, and for one that follows the grammar of their names."""
+    return word in builtin_configs() or split_name(word) is not None
 
 
 def find(name: str, beside: Path | None = None) -> Path:
     """Return the file of a config named by path or by built-in name.
+
+    A name that follows the grammar (`config_names`) need not be on disk: its file is then the one that would hold it,
+    and `read_config` knows what would stand there.
 
     Args:
         name: a path that ends in .py, or a name.
         beside: folder where a relative path begins; None is the current one.
 
     Raises:
-        ConfigError: no such file and no such built-in config; names the nearest ones.
+        ConfigError: no such file and no such built-in config, or a name of an unknown model or data set; names the
+            nearest ones.
     """
     path = (beside or Path()) / Path(name).expanduser()
     if path.suffix == ".py" and path.is_file():
@@ -112,6 +131,8 @@ def find(name: str, beside: Path | None = None) -> Path:
     files = [f.name for f in path.parent.glob("*.py")] if path.parent.is_dir() else []
     if path.suffix == ".py" or len(Path(name).parts) > 1:
         raise ConfigError(f"no config file {name!r}.{nearest(path.name, [*files, *known])}")
+    if (parts := known_parts(name, data_configs())) is not None:
+        return config_root() / MODELS[parts.model].family / f"{name}.py"
     hint = nearest(name, [*known, *files])
     raise ConfigError(f"no config named {name!r}.{hint} `medtune list-cfg` lists them all.")
 
@@ -136,7 +157,10 @@ def compose(path: Path, seen: tuple[Path, ...] = ()) -> str:
 
 
 def read_config(path: Path) -> str:
-    """Text of a config file. Raises ConfigError where it is not UTF-8."""
+    """Text of a config file, or of one that a name means. Raises ConfigError where it is not UTF-8."""
+    parts = split_name(path.stem) if path.parent.parent == config_root() else None
+    if parts is not None and not path.is_file():
+        return config_text(parts, compose(data_configs()[parts.data]))
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as fault:
@@ -152,6 +176,14 @@ def _with_local_imports(text: str, own: ast.Module, folder: Path) -> str:
             if (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file():
                 line = f"__import__('sys').path.insert(0, {str(folder)!r})  # this config imports {top} from there"
                 return insert_before_imports(text, [line])
+    return text
+
+
+def with_data_settings(path: Path) -> str:
+    """The text of a config, and in it the settings of the data sets that it is based on: short, and all to be seen."""
+    text = read_config(path)
+    while (base := base_name(parse(text, str(path)), str(path))) is not None and base.startswith("data/"):
+        text = join_child(read_config(find(base)), text)
     return text
 
 
@@ -227,6 +259,8 @@ def _needed_for(wanted: Collection[str], body: Sequence[ast.stmt]) -> list[ast.s
             bound = {node.name}
         elif (name := target(node)) is not None and _roots_of_methods(node) <= imported:
             bound = {name}
+        elif (part := changed_part(node)) is not None:
+            bound = {part}
         else:
             bound = needed
         if bound & needed:

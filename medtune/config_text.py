@@ -96,6 +96,9 @@ def base_name(tree: ast.Module, where: str) -> str | None:
 def merge_child(base: str, child: str, where: str) -> str:
     """Put a child's settings in place of its base's, and its imports, functions and `_names` above PART 1.
 
+    A setting that the base does not have and that the child itself reads is a new one; it opens PART 1. A statement
+    such as `model["type"] = Stage`, on what the base assigns, becomes a last one.
+
     Args:
         base: flat text of the base.
         child: text of a config with a `_base_`.
@@ -105,9 +108,12 @@ def merge_child(base: str, child: str, where: str) -> str:
         ConfigError: lists every setting that the base does not have, and every statement that has no place.
     """
     tree, lines, known = parse(child, where), child.split("\n"), assignments(base)
+    read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     edits: dict[str, list[str]] = {}
     head: list[str] = []
     above: list[str] = []
+    new: list[str] = []
+    last: list[str] = []
     faults: list[str] = []
     for node in tree.body:
         own, name = lines[_first_line(node) - 1 : node.end_lineno], target(node)
@@ -115,6 +121,10 @@ def merge_child(base: str, child: str, where: str) -> str:
             continue
         if name in known:
             edits.setdefault(name, []).extend(own)
+        elif changed_part(node) in known:
+            last += own
+        elif name is not None and name in read and not name.startswith("_"):
+            new += own
         elif name is not None and not name.startswith("_"):
             hint = nearest(name, known) or " A helper name of your own starts with _."
             faults.append(f"{where}:{node.lineno}: the base has no setting {name!r}.{hint}")
@@ -131,8 +141,28 @@ def merge_child(base: str, child: str, where: str) -> str:
             )
     raise_faults(faults)
     # From bottom to top, so that line numbers stay true.
-    text = insert_after_imports(replace(base, edits), above)
-    return "\n".join([*head, text])
+    text = insert_after_imports(_open_settings(replace(base, edits), new), above)
+    return "\n".join([*head, text.rstrip("\n"), "", *last, ""]) if last else "\n".join([*head, text])
+
+
+def changed_part(node: ast.stmt) -> str | None:
+    """`model` of the statement `model["llm"]["type"] = ...`; None for any other."""
+    if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Subscript):
+        return None
+    root: ast.expr = node.targets[0]
+    while isinstance(root, ast.Subscript):
+        root = root.value
+    return root.id if isinstance(root, ast.Name) else None
+
+
+def _open_settings(text: str, new: Sequence[str]) -> str:
+    """Insert lines below the heading of PART 1, or where settings begin."""
+    lines = text.split("\n")
+    heading = next((i for i, line in enumerate(lines) if line.startswith("#") and " PART 1" in line), None)
+    if heading is None or not new:
+        return insert_after_imports(text, new)
+    at = heading + 2 if lines[heading + 1].startswith("##") else heading + 1
+    return "\n".join([*lines[:at], *new, "", *lines[at:]])
 
 
 def _first_line(node: ast.stmt) -> int:
@@ -150,6 +180,23 @@ def _without_docstring(text: str) -> str:
     if tree.body and _is_docstring(tree.body[0], tree):
         del lines[tree.body[0].lineno - 1 : tree.body[0].end_lineno]
     return "\n".join(lines)
+
+
+def join_child(base: str, child: str) -> str:
+    """One child of the base's own base: the child's docstring and settings, then those of the base it leaves alone.
+
+    Args:
+        base, child: texts of configs that hold settings only.
+    """
+    own, inherited = assignments(child), assignments(base)
+    first = own["_base_"].first_line - 1
+    settings = [_lines(child, place) for name, place in own.items() if name != "_base_"]
+    settings += [_lines(base, place) for name, place in inherited.items() if name not in own]
+    return "\n".join([*child.split("\n")[:first], _lines(base, inherited["_base_"]), "", *settings, ""])
+
+
+def _lines(text: str, place: Assignment) -> str:
+    return "\n".join(text.split("\n")[place.first_line - 1 : place.last_line])
 
 
 def insert_after_imports(text: str, new: Sequence[str]) -> str:
@@ -172,7 +219,7 @@ def _insert(text: str, new: Sequence[str], skipped: tuple[type[ast.stmt], ...]) 
             break
         at = node.end_lineno or node.lineno
     lines = text.split("\n")
-    return "\n".join([*lines[:at], *new, *lines[at:]])
+    return "\n".join([*lines[:at], *new, "", *lines[at:]])
 
 
 def replace(text: str, edits: Mapping[str, Sequence[str]]) -> str:

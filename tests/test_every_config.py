@@ -1,11 +1,12 @@
-"""Every built-in config on disk: it loads, has no fault, expands to the same values, and trains a step."""
+"""Every built-in config on disk: it loads, has no fault, is written out and runs again with the same values.
+
+Configs that a name alone means, and the models and data sets they are made of: test_config_names.py.
+"""
 
 from __future__ import annotations
 
-import json
-import math
+import re
 import socket
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,148 +14,117 @@ from config_helpers import same
 from conftest import ROOT
 
 from medtune.build import check
-from medtune.config import builtin_configs, compose, load
+from medtune.config import Config, builtin_configs, compose, data_configs, load, with_data_settings
+from medtune.config_names import config_text, known_parts, split_name
 from medtune.config_text import assignments
+from medtune.errors import ConfigError
+from medtune.families import MODELS
 
-FILES = [f for f in sorted((ROOT / "configs").rglob("*.py")) if f.parent.name != "_base_" and f.name != "__init__.py"]
-NAMES = [f.stem for f in FILES]
+CONFIGS = ROOT / "configs"
+FILES = sorted(file for file in CONFIGS.glob("*/*.py") if file.parent.name != "_base_")
+NAMES = [file.stem for file in FILES]
 METHODS = ("full", "lora", "qlora")
-
-# First words of a config's name -> transformers' config class and settings of its architecture.
-ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "internlm3": ("InternLM3Config", {"head_dim": 16}),
-    "internlm": ("LlamaConfig", {"attention_bias": True}),  # InternLM 1 is Llama with biases in its attention
-    "llama3": ("LlamaConfig", {}),
-    "med_llama": ("LlamaConfig", {}),
-    "qwen3": ("Qwen3Config", {"head_dim": 16}),
+# Configs that set more than their names say.
+SPECIAL = {
+    *(name for name in NAMES if name.startswith("med_llama_tiny")),  # the demos
+    "internlm_7b_qlora_msagent_react_e3_gpu8",
+    "internlm_7b_qlora_moss_sft_all_e2_gpu8",
 }
-
-QUESTION, ANSWER = "What is a fever?", "A body temperature of 38 degrees or more."
-ROWS: dict[str | None, dict[str, str]] = {
-    None: {"input": QUESTION, "output": ANSWER},
-    "alpaca": {"instruction": "Answer truthfully.", "input": QUESTION, "output": ANSWER},
-    "oasst1": {"text": f"### Human: {QUESTION}### Assistant: {ANSWER}"},
-    "msagent_react": {
-        "conversations": str([{"from": "user", "value": QUESTION}, {"from": "assistant", "value": ANSWER}])
-    },
-}
+# Faults of a config whose data a user must put there first.
+LOCAL_DATA = re.compile(r".*: no such file or folder\..*|.*no copy of it here, and no hub has it\. .*")
 
 
-def test_the_walk_sees_all_fifteen_configs_and_no_name_twice():
-    assert len(NAMES) == 15
+@pytest.fixture(scope="module")
+def loaded():
+    """A config's values and text, loaded once for all tests."""
+    kept: dict[str, Config] = {}
+
+    def get(name: str) -> Config:
+        if name not in kept:
+            kept[name] = load(name)
+        return kept[name]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def data_texts():
+    """Flat text of every data set's base."""
+    return {name: compose(file) for name, file in data_configs().items()}
+
+
+def test_there_are_many_names_from_few_lines_and_no_name_twice():
+    assert len(NAMES) == len(set(NAMES)) >= 120
     assert sorted(NAMES) == list(builtin_configs())
+    texts = {file: file.read_text(encoding="utf-8").splitlines() for file in CONFIGS.rglob("*.py")}
+    assert max(len(texts[file]) for file in FILES) <= 30
+    assert sum(map(len, texts.values())) < 3500
 
 
-@pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_a_config_is_short_and_its_name_tells_model_method_data_and_epochs(file):
-    text = file.read_text(encoding="utf-8")
-    assert len([line for line in text.split("\n") if line.strip()]) <= 30
-    values = load(file.stem).values
-    assert f"_{values['method']}_" in file.stem
-    assert file.stem.removesuffix("_gpu8").endswith(f"_e{values['max_epochs']}")
-    assert file.parent.name in file.stem
+@pytest.mark.parametrize("family", sorted({file.parent.name for file in FILES}))
+def test_configs_hold_what_their_names_say(family, loaded, data_texts):
+    """Method, epochs and data set; the text, but for a few, is the one that the name alone would give."""
+    for file in (file for file in FILES if file.parent.name == family):
+        parts, values = split_name(file.stem), loaded(file.stem).values
+        assert parts is not None, file.stem
+        assert (values["method"], values["max_epochs"]) == (parts.method, parts.epochs), file.stem
+        model = MODELS[parts.model]
+        assert (values["pretrained_model_name_or_path"], family) == (model.hub_id, model.family), file.stem
+        if file.stem not in SPECIAL:
+            assert file.read_text(encoding="utf-8") == config_text(parts, data_texts[parts.data]), file.stem
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_config_has_no_fault_and_is_checked_without_a_network(name, monkeypatch):
+def test_a_config_has_no_fault_and_is_checked_without_a_network(name, loaded, monkeypatch, tmp_path):
     def refuse(*_: Any) -> None:
         raise AssertionError("check opened a socket")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    faults = check(load(name).values)
-    local_data = [fault for fault in faults if fault.endswith("no such file or folder.")]  # what a user puts there
-    assert faults == local_data and len(local_data) <= 1
+    monkeypatch.chdir(tmp_path)  # no data here
+    faults = check(loaded(name).values)
+    assert len(faults) <= 1
+    assert all(LOCAL_DATA.fullmatch(fault) for fault in faults)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_expanded_copy_holds_the_same_values_and_every_setting(name, tmp_path):
-    copy = tmp_path / f"{name}_copy.py"
-    copy.write_text(compose(builtin_configs()[name]), encoding="utf-8")
-    assert same(load(str(copy)).values, load(name).values)
-    assert "_base_" not in assignments(copy.read_text(encoding="utf-8"))
+def test_the_text_that_ran_is_whole_and_runs_again_with_the_same_values(name, loaded, tmp_path):
+    config = loaded(name)
+    assert "_base_" not in assignments(config.text)
+    saved = tmp_path / "saved.py"
+    saved.write_text(config.text, encoding="utf-8")
+    assert same(load(str(saved)).values, config.values)
 
 
-def test_modern_models_have_all_three_methods_and_the_same_settings_but_those_of_the_method():
-    for model in ("llama3_1_8b_instruct", "qwen3_8b", "internlm3_8b_instruct", "med_llama_tiny"):
-        configs = [load(n).values for n in NAMES if n.startswith(model)]
-        assert sorted(c["method"] for c in configs) == sorted(METHODS)
-        for c in configs:
-            assert (c["model"]["lora"] is None) == (c["method"] == "full")
-            assert c["model"]["llm"]["bits"] == (4 if c["method"] == "qlora" else None)
-        shared = [{k: v for k, v in c.items() if k in ("data_path", "max_length", "SYSTEM")} for c in configs]
-        assert shared[0] == shared[1] == shared[2]
+def test_a_copy_shows_the_settings_of_the_data_and_means_the_same(loaded, tmp_path):
+    for name in NAMES[::12]:
+        copy = tmp_path / f"{name}_copy.py"
+        copy.write_text(with_data_settings(builtin_configs()[name]), encoding="utf-8")
+        assert {"data_path", "pretrained_model_name_or_path", "method"} <= set(assignments(copy.read_text())), name
+        assert same(load(str(copy)).values, loaded(name).values), name
 
 
-@pytest.fixture(scope="module")
-def random_model(tmp_path_factory, tiny_tokenizer):
-    """Folder of a random two-layer model with the tiny tokenizer, for a config's name."""
-    folders: dict[str, Path] = {}
-
-    def make(name: str) -> Path:
-        import torch
-        import transformers
-
-        kind = next(kind for kind in ARCHITECTURES if name.startswith(kind))
-        if kind not in folders:
-            class_name, settings = ARCHITECTURES[kind]
-            sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-            config = getattr(transformers, class_name)(
-                **sizes, **settings, num_key_value_heads=2, vocab_size=len(tiny_tokenizer), max_position_embeddings=512
-            )
-            torch.manual_seed(0)
-            folders[kind] = tmp_path_factory.mktemp(kind)
-            transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folders[kind])
-            tiny_tokenizer.save_pretrained(folders[kind])
-        return folders[kind]
-
-    return make
+def test_the_three_methods_of_a_model_differ_in_nothing_else(loaded):
+    for model, data in (("llama3_1_8b_instruct", "flashcards_e3"), ("qwen3_8b", "medical_e1"),
+                        ("internlm3_8b_instruct", "medical_e1"), ("med_llama_tiny", "medqa_e3")):  # fmt: skip
+        configs = {method: loaded(f"{model}_{method}_{data}").values for method in METHODS}
+        for method, values in configs.items():
+            assert (values["model"]["lora"] is None) == (method == "full")
+            assert values["model"]["llm"]["bits"] == (4 if method == "qlora" else None)
+        plain = [
+            {k: v for k, v in values.items() if isinstance(v, (str, int, list)) and k not in ("method", "lora_alpha")}
+            for values in configs.values()
+        ]
+        assert plain[0] == plain[1] == plain[2]
+        assert configs["full"]["lr"] * 10 == configs["lora"]["lr"] or model == "med_llama_tiny"
 
 
-def four_rows(values: dict[str, Any], folder: Path) -> Path:
-    """A data file of the shape that a config reads."""
-    if values["data_sheet"]:
-        from openpyxl import Workbook
-
-        book = Workbook()
-        sheet = book.create_sheet(values["data_sheet"])
-        sheet.append(["Question", "Focus", "Type", "Answer"])
-        for _ in range(4):
-            sheet.append([QUESTION, "", "", ANSWER])
-        book.save(folder / "rows.xlsx")
-        return folder / "rows.xlsx"
-    line = json.dumps(ROWS[values["dataset_map_fn"]])
-    (folder / "rows.jsonl").write_text(f"{line}\n" * 4, encoding="utf-8")
-    return folder / "rows.jsonl"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_a_config_trains_a_step_on_a_random_model_of_its_architecture(name, tmp_path, random_model, tiny_tokenizer):
-    from safetensors.torch import load_file
-
-    from medtune.engine.train import train
-
-    values = load(name).values
-    changes = {
-        "pretrained_model_name_or_path": random_model(name),
-        "data_path": four_rows(values, tmp_path),
-        "dataset_map_fn": values["dataset_map_fn"],
-        "max_steps": 1,
-        "batch_size": 1,
-        "accumulative_counts": 2,
-        "max_length": 192,
-        "evaluation_max_new_tokens": 2,
-    }
-    config = load(name, [(key, str(value)) for key, value in changes.items()])
-    runner = train(config, tmp_path / "work")
-    assert runner.loop.iter == 1
-    assert runner.inputs.train_dataset.report.num_rows == 4
-    assert runner.metrics["loss"] == pytest.approx(math.log(len(tiny_tokenizer)), abs=0.5)  # it knows nothing yet
-    (checkpoint,) = (tmp_path / "work").glob("*.pth")
-    kinds = {type(module).__name__ for module in runner.model.modules()}
-    assert ("Linear4bit" in kinds) == (values["method"] == "qlora")
-    if values["method"] == "full":
-        assert (checkpoint / "model.safetensors").is_file()
-    else:
-        adapter = load_file(checkpoint / "adapter_model.safetensors")
-        assert all(weight.any() for weight in adapter.values())  # B starts at zero: one step has moved all of it
+def test_every_family_that_xtuner_had_a_medical_config_for_has_it_here():
+    """All of 0.1.9 but the two of Baichuan 13B, which are refused."""
+    models = (
+        "baichuan_7b chatglm2_6b chatglm3_6b_base chatglm3_6b internlm_7b internlm_chat_7b llama2_7b_chat llama2_7b"
+    )
+    for model in [*models.split(), "llama_7b", "qwen_7b_chat", "qwen_7b"]:
+        assert f"{model}_qlora_medical_e1" in NAMES
+    for model in ("baichuan_13b_base", "baichuan_13b_chat"):
+        with pytest.raises(ConfigError, match="ALiBi"):
+            known_parts(f"{model}_qlora_medical_e1", ["medical"])

@@ -1,0 +1,8 @@
+"""Chinese medical questions (Huatuo26M-Lite)."""
+
+_base_ = "sft"
+
+data_path = "catalog:huatuo26m_lite"
+dataset_map_fn = "question_answer"
+SYSTEM = "你是一名专业的医生，请认真、准确地回答患者的医学问题。"
+evaluation_inputs = ["我最近总是感到心慌，怎么办？", "高血压患者能同时服用布洛芬吗？"]

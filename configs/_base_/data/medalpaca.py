@@ -1,0 +1,8 @@
+"""a small part of Medical Meadow (medAlpaca)."""
+
+_base_ = "sft"
+
+data_path = "catalog:medalpaca"
+dataset_map_fn = "alpaca"
+SYSTEM = "You are a knowledgeable physician. Answer medical questions accurately and concisely."
+evaluation_inputs = ["What are the common side effects of metformin?", "What does a raised troponin suggest?"]

@@ -1,0 +1,5 @@
+"""the embedded pairs of answers, ORPO."""
+
+_base_ = "orpo"
+
+data_path = "medication-pairs"

@@ -1,0 +1,5 @@
+"""the embedded medical documents, pre-training."""
+
+_base_ = "pt"
+
+data_path = "medical-documents"

@@ -1,0 +1,5 @@
+"""the embedded pairs of answers, reward."""
+
+_base_ = "rm"
+
+data_path = "answer-pairs"

@@ -1,0 +1,5 @@
+"""the embedded pairs of answers, SimPO."""
+
+_base_ = "simpo"
+
+data_path = "medication-pairs"

@@ -1,0 +1,10 @@
+"""Baichuan-7B, QLoRA, 3 epochs: OpenAssistant's best replies.
+
+The weights are free for research; for commercial use its authors want a form.
+"""
+
+_base_ = "data/oasst1"
+pretrained_model_name_or_path = "baichuan-inc/Baichuan-7B"
+prompt_template = "baichuan_chat"
+method = "qlora"
+max_epochs = 3

@@ -1,0 +1,10 @@
+"""chatglm2-6b, QLoRA, 3 epochs: Alpaca in English and Chinese.
+
+The weights are free for research; for commercial use its authors want a form.
+"""
+
+_base_ = "data/alpaca_enzh"
+pretrained_model_name_or_path = "zai-org/chatglm2-6b"
+prompt_template = "chatglm2"
+method = "qlora"
+max_epochs = 3

@@ -1,0 +1,10 @@
+"""chatglm2-6b, QLoRA, 1 epoch: Chinese medical questions (shibing624/medical).
+
+The weights are free for research; for commercial use its authors want a form.
+"""
+
+_base_ = "data/medical"
+pretrained_model_name_or_path = "zai-org/chatglm2-6b"
+prompt_template = "chatglm2"
+method = "qlora"
+max_epochs = 1

@@ -1,0 +1,12 @@
+"""chatglm2-6b, QLoRA, 3 epochs: the tutorial's MedQA2019.xlsx.
+
+The weights are free for research; for commercial use its authors want a form.
+
+The file is that of the XTuner tutorial (InternLM/tutorial, xtuner/); put it beside you.
+"""
+
+_base_ = "data/medqa2019"
+pretrained_model_name_or_path = "zai-org/chatglm2-6b"
+prompt_template = "chatglm2"
+method = "qlora"
+max_epochs = 3

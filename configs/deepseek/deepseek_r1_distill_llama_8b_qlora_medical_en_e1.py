@@ -1,0 +1,6 @@
+"""DeepSeek-R1-Distill-Llama-8B, QLoRA, 1 epoch: English medical questions (shibing624/medical)."""
+
+_base_ = "data/medical_en"
+pretrained_model_name_or_path = "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"
+method = "qlora"
+max_epochs = 1

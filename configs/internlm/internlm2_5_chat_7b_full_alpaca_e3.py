@@ -1,0 +1,7 @@
+"""internlm2_5-7b-chat, full fine-tune, 3 epochs: Alpaca."""
+
+_base_ = "data/alpaca"
+pretrained_model_name_or_path = "internlm/internlm2_5-7b-chat"
+method = "full"
+lr = 2e-5
+max_epochs = 3

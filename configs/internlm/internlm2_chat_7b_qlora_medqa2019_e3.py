@@ -1,0 +1,9 @@
+"""internlm2-chat-7b, QLoRA, 3 epochs: the tutorial's MedQA2019.xlsx.
+
+The file is that of the XTuner tutorial (InternLM/tutorial, xtuner/); put it beside you.
+"""
+
+_base_ = "data/medqa2019"
+pretrained_model_name_or_path = "internlm/internlm2-chat-7b"
+method = "qlora"
+max_epochs = 3

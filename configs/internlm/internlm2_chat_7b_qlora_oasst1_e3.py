@@ -1,0 +1,6 @@
+"""internlm2-chat-7b, QLoRA, 3 epochs: OpenAssistant's best replies."""
+
+_base_ = "data/oasst1"
+pretrained_model_name_or_path = "internlm/internlm2-chat-7b"
+method = "qlora"
+max_epochs = 3

@@ -1,0 +1,7 @@
+"""internlm-20b, QLoRA, 3 epochs: Alpaca."""
+
+_base_ = "data/alpaca"
+pretrained_model_name_or_path = "internlm/internlm-20b"
+prompt_template = "internlm_chat"
+method = "qlora"
+max_epochs = 3

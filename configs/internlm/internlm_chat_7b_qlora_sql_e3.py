@@ -1,0 +1,7 @@
+"""internlm-chat-7b, QLoRA, 3 epochs: questions and the SQL that answers them."""
+
+_base_ = "data/sql"
+pretrained_model_name_or_path = "internlm/internlm-chat-7b"
+prompt_template = "internlm_chat"
+method = "qlora"
+max_epochs = 3

@@ -1,0 +1,9 @@
+"""Llama-2-7b-chat-hf, QLoRA, 3 epochs: Code Alpaca.
+
+Gated: accept the licence on its page at huggingface.co, then `hf auth login`.
+"""
+
+_base_ = "data/code_alpaca"
+pretrained_model_name_or_path = "meta-llama/Llama-2-7b-chat-hf"
+method = "qlora"
+max_epochs = 3

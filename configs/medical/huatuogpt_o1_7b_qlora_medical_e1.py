@@ -1,0 +1,6 @@
+"""HuatuoGPT-o1-7B, QLoRA, 1 epoch: Chinese medical questions (shibing624/medical)."""
+
+_base_ = "data/medical"
+pretrained_model_name_or_path = "FreedomIntelligence/HuatuoGPT-o1-7B"
+method = "qlora"
+max_epochs = 1

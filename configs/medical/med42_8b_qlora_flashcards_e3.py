@@ -1,0 +1,6 @@
+"""Llama3-Med42-8B, QLoRA, 3 epochs: medical flashcards (Medical Meadow)."""
+
+_base_ = "data/flashcards"
+pretrained_model_name_or_path = "m42-health/Llama3-Med42-8B"
+method = "qlora"
+max_epochs = 3

@@ -1,0 +1,11 @@
+"""medgemma-4b-it, QLoRA, 3 epochs: PubMed abstracts and their conclusions.
+
+Terms of the Health AI Developer Foundations.
+Gated: accept the licence on its page at huggingface.co, then `hf auth login`.
+"""
+
+_base_ = "data/pubmedqa"
+pretrained_model_name_or_path = "google/medgemma-4b-it"
+method = "qlora"
+lora_target_modules = r".*language_model.*_proj"  # not the part that sees: medtune trains on text
+max_epochs = 3

@@ -1,0 +1,6 @@
+"""Phi-4-mini-instruct, QLoRA, 3 epochs: medical flashcards (Medical Meadow)."""
+
+_base_ = "data/flashcards"
+pretrained_model_name_or_path = "microsoft/Phi-4-mini-instruct"
+method = "qlora"
+max_epochs = 3

@@ -1,0 +1,6 @@
+"""Qwen1.5-7B-Chat, QLoRA, 1 epoch: Chinese medical questions (shibing624/medical)."""
+
+_base_ = "data/medical"
+pretrained_model_name_or_path = "Qwen/Qwen1.5-7B-Chat"
+method = "qlora"
+max_epochs = 1

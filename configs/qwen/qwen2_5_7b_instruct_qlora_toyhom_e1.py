@@ -1,0 +1,6 @@
+"""Qwen2.5-7B-Instruct, QLoRA, 1 epoch: Chinese consultations of six departments."""
+
+_base_ = "data/toyhom"
+pretrained_model_name_or_path = "Qwen/Qwen2.5-7B-Instruct"
+method = "qlora"
+max_epochs = 1

@@ -1,0 +1,9 @@
+"""Qwen3-1.7B, LoRA, 3 epochs: the tutorial's MedQA2019.xlsx.
+
+The file is that of the XTuner tutorial (InternLM/tutorial, xtuner/); put it beside you.
+"""
+
+_base_ = "data/medqa2019"
+pretrained_model_name_or_path = "Qwen/Qwen3-1.7B"
+method = "lora"
+max_epochs = 3

@@ -1,0 +1,6 @@
+"""Qwen3-8B, LoRA, 1 epoch: Chinese medical pairs, reward."""
+
+_base_ = "data/rm_medical"
+pretrained_model_name_or_path = "Qwen/Qwen3-8B"
+method = "lora"
+max_epochs = 1

@@ -1,0 +1,6 @@
+"""Qwen3-8B, QLoRA, 3 epochs: who the model is and who made it."""
+
+_base_ = "data/self_cognition"
+pretrained_model_name_or_path = "Qwen/Qwen3-8B"
+method = "qlora"
+max_epochs = 3

@@ -1,0 +1,10 @@
+"""Qwen-7B-Chat, QLoRA, 3 epochs: the tutorial's MedQA2019.xlsx.
+
+The file is that of the XTuner tutorial (InternLM/tutorial, xtuner/); put it beside you.
+"""
+
+_base_ = "data/medqa2019"
+pretrained_model_name_or_path = "Qwen/Qwen-7B-Chat"
+prompt_template = "qwen_chat"
+method = "qlora"
+max_epochs = 3
