@@ -1,0 +1,1 @@
+"""Models that came with modelling code of their own, brought into transformers' classes without running that code."""
