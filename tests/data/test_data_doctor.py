@@ -11,7 +11,8 @@ import pytest
 from medtune.cli import main
 from medtune.data.defects import DEFECTS, FAULTS, NOTES
 from medtune.data.doctor import Doctor, parse_limit
-from medtune.data.readers import read_data
+from medtune.data.readers import Rows, read_data
+from medtune.data.records import Row
 from medtune.errors import DataError, UsageError
 
 SECRET = "Zhang Wei, ward 7"
@@ -270,3 +271,40 @@ def test_a_data_set_without_rows_is_an_error():
 
     with pytest.raises(DataError, match="no rows"):
         list(Doctor().check(Rows(lambda: iter(()))))
+
+
+def defects_of(*rows):
+    rows = [Row(fields, f"a.jsonl:{number}") for number, fields in enumerate(rows, 1)]
+    return [[f.defect for f in found] for _, found in Doctor().check(Rows(lambda: iter(rows)))]
+
+
+def test_an_answer_that_is_its_only_question_is_a_fault_and_a_greeting_is_not():
+    again = "Take one tablet daily."
+    told = {"messages": [{"role": r, "content": c} for r, c in (("user", "Hi"), ("assistant", "Hi"))] * 2}
+    assert defects_of({"question": again, "answer": again}, {"question": "你好", "answer": "你好"}, told) == [
+        ["echo"],
+        [],
+        [],
+    ]
+
+
+def test_a_huge_message_is_a_fault_of_a_dialogue_and_not_of_a_document():
+    huge = "a b c " * 200_000
+    assert defects_of({"question": "q", "answer": huge}) == [["huge_text"]]
+    assert defects_of({"text": huge}) == [[]]
+
+
+def test_a_row_of_another_kind_than_the_file_is_a_misfit():
+    rated = {"prompt": "p", "completion": "c", "label": True}
+    assert defects_of(rated, {**rated, "prompt": "o", "label": "maybe"}) == [[], ["misfit"]]
+
+
+@pytest.mark.parametrize("nothing", [None, "", "nan", "NaN"])
+def test_a_question_of_nothing_is_a_fault_and_a_text_to_learn_is_not(nothing):
+    assert defects_of({"question": nothing, "answer": "Rest."}) == [["empty_question"]]
+    assert defects_of({"conversation": [{"input": "", "output": "Rest."}]}) == [[]]
+
+
+def test_a_decoders_mark_read_as_another_encoding_is_mojibake():
+    assert defects_of({"question": "q", "answer": "rest ï¿½"}) == [["mojibake"]]
+    assert defects_of({"question": "q", "answer": "une naïve¿"}) == [[]]

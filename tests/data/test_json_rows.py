@@ -205,3 +205,18 @@ def test_a_value_over_the_limit_is_refused_before_it_fills_the_memory(tmp_path, 
         list(read_data(write(tmp_path / "a.json", '[{"a": "' + "x" * 5000 + '"}]')))
     with pytest.raises(DataError, match=r"a\.jsonl:2: longer than"):
         list(read_data(write(tmp_path / "a.jsonl", '{"a": 1}\n{"a": "' + "x" * 5000 + '"}\n')))
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n\n"])
+def test_a_first_line_of_over_a_block_that_begins_with_an_object_is_a_line(tmp_path, end):
+    rows = [{"meta": {"n": 1}, "answer": "a" * (json_values.BLOCK + 9)}, {"meta": {"n": 2}, "answer": "b"}]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)) + end)
+    assert [(row.origin, row.fields) for row in read_data(path)] == [
+        ("a.jsonl:1", rows[0]),
+        ("a.jsonl:2", rows[1]),
+    ]
+
+
+def test_an_object_of_objects_on_one_long_line_is_keyed_still(tmp_path):
+    value = {str(n): {"question": "q", "answer": "a" * (json_values.BLOCK // 2)} for n in range(3)}
+    assert len(list(read_data(write(tmp_path / "a.json", json.dumps(value) + "\n\n")))) == 3

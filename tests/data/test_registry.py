@@ -12,7 +12,7 @@ import pytest
 from medtune.data.map_fns import apply_map_fn, detect, resolve_map_fn
 from medtune.data.mix import read_sources
 from medtune.data.records import Preference, Row
-from medtune.data.registry import read_registry
+from medtune.data.registry import find_entry, read_registry
 from medtune.errors import DataError
 
 
@@ -47,7 +47,7 @@ def test_every_entry_of_the_published_registries_is_read_and_those_with_a_file_l
     assert [told for entry in entries.values() for told in entry.unknown] == []
     loaded = {}
     for entry in entries.values():
-        if entry.place == "file_name" and (entry.folder / entry.location).exists():
+        if entry.place == "file_name" and (entry.file.parent / entry.location).exists():
             rows = list(entry.rows())
             map_fn = resolve_map_fn(None, *rows)
             loaded[entry.name] = {type(apply_map_fn(map_fn, row)).__name__ for row in rows}
@@ -295,3 +295,15 @@ def test_the_rows_of_an_entry_are_told_by_the_usual_detection():
     write("mm.json", [{"text": "Why?", "answer": "So."}])
     registry(mm={"file_name": "mm.json", "columns": {"prompt": "text", "response": "answer"}})
     assert [detect(row.fields) for row in read_sources("mm")] == ["alpaca"]
+
+
+def test_a_name_that_the_named_registry_has_not_is_no_hub_id(tmp_path):
+    file = tmp_path / "sets.json"
+    file.write_text(json.dumps({"medqa": {"file_name": "medqa.jsonl"}}))
+    with pytest.raises(DataError, match=r"sets\.json: no data set 'medqb'; it has medqa\. Did you mean 'medqa'\?"):
+        find_entry("medqb", file)
+    assert find_entry("org/medqb", file) is None
+    assert find_entry("medication-qa", file) is None
+    file.write_text(json.dumps({"medqa": {"script_url": "medqa.py"}}))
+    with pytest.raises(DataError, match=r"sets\.json: 'medqa'"):
+        list(find_entry("medqa", file).rows())

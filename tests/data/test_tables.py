@@ -117,3 +117,15 @@ def test_rows_come_back_from_a_csv(rows, delimiter):
     csv.writer(buffer, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([("question", "answer"), *rows])
     read = read_csv(io.BytesIO(buffer.getvalue().encode()), "a.csv", "utf-8", None, delimiter=delimiter)
     assert [tuple(row.fields.values()) for row in read] == rows
+
+
+def test_a_header_without_the_delimiter_of_the_text_below_it_rules_that_one_out():
+    head = "ask;answer\nFever, cough?;Rest, water\nPain, chills?;Ice, rest\nCough, cold?;Tea, rest;more\n"
+    assert sniff_delimiter(head) == ";"
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN"])
+def test_a_missing_value_that_became_text_is_nothing(tmp_path, nothing):
+    path = tmp_path / "a.csv"
+    path.write_text(f"question,answer\nq1,a1\nq2,{nothing}\nq3,banana\n")
+    assert [row.fields["answer"] for row in read_data(path)] == ["a1", "", "banana"]
