@@ -179,6 +179,8 @@ def open_session(
     base = model_folder(llm)
     source = base if adapter is None else Path(adapter).expanduser()
     record = read_record(source)
+    if record.get("stage") == "rm":
+        raise ModelError(f"{source}: a reward model gives a score, not an answer; its README.md says how to get one.")
     if adapter is not None:
         _check_adapter(source, base, {} if any_base else record)
     if bits is not None and find_spec("bitsandbytes") is None:
@@ -225,9 +227,11 @@ def _template(
     trained_with = record.get("prompt_template")
     if name is None and isinstance(trained_with, str) and trained_with in PROMPT_TEMPLATE:
         name = trained_with
-    if name is not None or tokenizer.chat_template:
+    documents = record.get("stage") == "pt"
+    if name is not None or (tokenizer.chat_template and not documents):
         return resolve_template(name, tokenizer)
-    on_notice("no chat template here: your text is simply continued. --prompt-template NAME sets one.")
+    why = "pre-trained on documents" if documents else "no chat template here"
+    on_notice(f"{why}: your text is simply continued. --prompt-template NAME sets one.")
     return resolve_template(CONTINUATION, tokenizer)
 
 

@@ -25,6 +25,7 @@ from medtune.launch import tell_launcher
 COMMANDS = {
     "list-cfg": "medtune.commands.list_cfg",
     "copy-cfg": "medtune.commands.copy_cfg",
+    "migrate": "medtune.commands.migrate",
     "train": "medtune.commands.train",
     "test": "medtune.commands.test",
     "convert pth_to_hf": "medtune.commands.convert_pth_to_hf",
@@ -42,6 +43,7 @@ COMMANDS = {
     "data phi-scan": "medtune.commands.data_phi_scan",
     "data redact": "medtune.commands.data_redact",
     "data show": "medtune.commands.data_show",
+    "data catalog": "medtune.commands.data_catalog",
     "log-dataset": "medtune.commands.log_dataset",
     "check-custom-dataset": "medtune.commands.check_custom_dataset",
     "list-dataset-format": "medtune.commands.list_dataset_format",

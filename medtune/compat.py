@@ -65,6 +65,25 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def quiet_missing_score() -> Iterator[None]:
+    """Keep transformers from reporting, in a table, that a base has no score to load.
+
+    What: raises its log level to errors meanwhile; whoever loads looks at the missing names himself.
+    Why: a reward model begins with a score at random, so the table is no news.
+    Upstream: transformers 5.23, `transformers/utils/loading_report.py`.
+    Remove when: the report can be switched off by an argument.
+    """
+    from transformers.utils import logging as their_logging
+
+    before = their_logging.get_verbosity()
+    their_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        their_logging.set_verbosity(before)
+
+
 def quiet_bitsandbytes() -> None:
     """Keep bitsandbytes from warning at import that it fetched no kernel from a hub.
 

@@ -27,6 +27,8 @@ from medtune.model_card import model_card
 from medtune.models.adapter import CONFIG as ADAPTER_CONFIG
 from medtune.models.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from medtune.models.identity import model_tensors
+from medtune.models.legacy.families import SaveFormat, layout_of
+from medtune.models.legacy.layout import Layout, original
 from medtune.shards import (
     TORCH_NAMES,
     NewTensor,
@@ -48,7 +50,13 @@ SPARE = 64 << 20  # bytes of free disk wanted beyond the weights themselves
 
 
 def pth_to_hf(
-    checkpoint: Path, out: Path, *, config_text: str | None = None, fp32: bool = False, max_shard_size: str = "2GB"
+    checkpoint: Path,
+    out: Path,
+    *,
+    config_text: str | None = None,
+    fp32: bool = False,
+    max_shard_size: str = "2GB",
+    save_format: SaveFormat = "huggingface",
 ) -> list[Path]:
     """Publish a checkpoint folder: adapter or model, tokenizer, chat template, model card and config.
 
@@ -58,6 +66,7 @@ def pth_to_hf(
         config_text: written as `medtune_config.py`; None takes the config inside the checkpoint.
         fp32: cast floating weights to fp32; the optimizer's fp32 masters are taken where the checkpoint has them.
         max_shard_size: of a full model's weight files, for example "2GB".
+        save_format: "original" writes a full model as the authors of its base stored that one.
 
     Returns: the files in `out`.
 
@@ -73,7 +82,13 @@ def pth_to_hf(
     is_adapter = ADAPTER_WEIGHTS in names
     stored = read_header(checkpoint / ADAPTER_WEIGHTS) if is_adapter else list(model_tensors(checkpoint).values())
     tensors = _in_fp32(stored, checkpoint, MASTERS in names) if fp32 else [copied(tensor) for tensor in stored]
+    base = _original_base(record, is_adapter) if save_format == "original" else None
+    if base:
+        tensors = original(tensors, _layout(base), checkpoint)
+        names = [name for name in names if not _is_side_file(name)]
     with new_folder(out, sum(tensor.nbytes for tensor in tensors)) as folder:
+        if base:
+            publish_original(base, folder)
         for name in names:
             if _is_side_file(name):
                 shutil.copyfile(checkpoint / name, folder / name)
@@ -84,7 +99,10 @@ def pth_to_hf(
         if fp32:
             record["torch_dtype"] = "float32"
             if not is_adapter:
-                write_json(folder / "config.json", with_dtype(read_json(checkpoint / "config.json"), "F32"))
+                source = base or checkpoint
+                write_json(folder / "config.json", with_dtype(read_json(source / "config.json"), "F32"))
+        elif base:
+            write_json(folder / "config.json", with_dtype(read_json(base / "config.json"), tensors[0].dtype))
         write_json(folder / RECORD, record)
         if config_text is None and "config.py" in names:
             config_text = (checkpoint / "config.py").read_text(encoding="utf-8")
@@ -92,6 +110,39 @@ def pth_to_hf(
             (folder / "medtune_config.py").write_text(config_text, encoding="utf-8")
         (folder / "README.md").write_text(model_card(record), encoding="utf-8")
     return sorted(out.iterdir())
+
+
+def _original_base(record: dict[str, Any], is_adapter: bool) -> Path:
+    """The folder of the base that a full model was trained from, which has a layout of its own.
+
+    Raises:
+        UsageError: an adapter, or another base, or one that is not here.
+    """
+    if is_adapter:
+        raise UsageError(
+            "--save-format original: an adapter has the names of transformers' class; merge it by "
+            "`medtune convert merge BASE ADAPTER OUT --save-format original`."
+        )
+    base = Path(str(record["base_model"].get("name_or_path")))
+    if not base.is_dir() or layout_of(base) is None:
+        raise UsageError(
+            f"--save-format original: {base}, the base of this checkpoint, is no folder here with a model that came "
+            "with code of its own; leave the option out."
+        )
+    return base
+
+
+def _layout(base: Path) -> Layout:
+    found = layout_of(base)
+    assert found is not None
+    return found
+
+
+def publish_original(base: Path, folder: Path) -> None:
+    """Copy what makes a base's own layout complete: tokenizer, generation settings and its code, which never runs."""
+    for file in sorted(base.iterdir()):
+        if file.is_file() and (_is_side_file(file.name) or file.suffix == ".py") and file.name != "config.json":
+            publish(file, folder)
 
 
 def _is_side_file(name: str) -> bool:

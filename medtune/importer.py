@@ -1,4 +1,4 @@
-"""Old checkpoints, read without running what they hold: `.pth` files of mmengine and XTuner, folders of DeepSpeed.
+"""Old weights, read without running what they hold: `.pth` of mmengine and XTuner, DeepSpeed's folders, `.bin` shards.
 
 The one module that may call `torch.load`. It does so with `weights_only=True`, in a process of its own, and there is no
 second way when that fails. What such a file holds besides tensors (mmengine's HistoryBuffers, NumPy scalars) comes back
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
+BIN_FILES = "pytorch_model*.bin"  # of model folders before safetensors: each a dict of tensors by name
 WEIGHT_KEYS = ("state_dict", "module")  # of mmengine and XTuner, and of DeepSpeed
 # What lies beside the weights in honest files (a HistoryBuffer names getattr). Stood in for, never imported or called.
 STOOD_IN_FOR = (
@@ -56,7 +57,8 @@ def old_weights(path: Path, beside: Path | None = None) -> Iterator[list[StoredT
 
     Args:
         path: a `.pth` file of mmengine or XTuner, or the folder of a DeepSpeed checkpoint: of ZeRO-1 and ZeRO-2 the
-            16-bit weights are read, of ZeRO-3 the fp32 ones, from the pieces of all ranks.
+            16-bit weights are read, of ZeRO-3 the fp32 ones, from the pieces of all ranks; or a model folder with
+            `pytorch_model*.bin`.
         beside: where that file lies meanwhile, as large as the weights; None is the machine's temporary folder.
 
     Raises:
@@ -135,6 +137,8 @@ def _chunks(pieces: Iterable[torch.Tensor]) -> Iterator[memoryview]:
 def _weights(source: Path) -> dict[str, zero.Pieces]:
     if source.is_file():
         return _of_file(source)
+    if shards_of_model := sorted(source.glob(BIN_FILES)):
+        return {name: found for shard in shards_of_model for name, found in _plain(_load(shard), shard.name).items()}
     names = sorted(file.name for file in source.glob("*_states.pt"))
     models = [name for name in names if name.endswith("model_states.pt")]
     if models == [DEEPSPEED_FILE]:
@@ -155,6 +159,13 @@ def _of_file(source: Path) -> dict[str, zero.Pieces]:
     found = next((holder[key] for key in WEIGHT_KEYS if key in holder), None) if isinstance(holder, dict) else None
     if not isinstance(found, dict) or not found:
         raise ModelError(f"no weights in it; wanted a dict with {' or '.join(map(repr, WEIGHT_KEYS))}.")
+    return _plain(found, source.name)
+
+
+def _plain(found: Any, file: str) -> dict[str, zero.Pieces]:
+    """A dict of tensors by name, each as one piece."""
+    if not isinstance(found, dict):
+        raise ModelError(f"no weights in {file}; wanted a dict of tensors by name.")
     for name, tensor in found.items():
         zero.require_plain(name, tensor)
     return {name: zero.Pieces(tuple(tensor.shape), [tensor.detach().reshape(-1)]) for name, tensor in found.items()}

@@ -21,16 +21,21 @@ from medtune.convert import (
     is_tokenizer_file,
     new_folder,
     publish,
+    publish_original,
     read_record,
     with_dtype,
 )
 from medtune.errors import EnvironmentFault, ModelError, UsageError
 from medtune.files import MANIFEST, check_files, read_json, write_json
 from medtune.model_card import model_card
-from medtune.models.adapter import CONFIG, WEIGHTS, Change, merged, read_adapter, resize, untie
+from medtune.models.adapter import CONFIG, SCORE, WEIGHTS, Change, merged, read_adapter, resize, untie, with_score
 from medtune.models.checks import check_adapter
 from medtune.models.identity import model_tensors, require_same_base
-from medtune.models.load import has_tokenizer, plain_model
+from medtune.models.legacy.families import SaveFormat, layout_of
+from medtune.models.legacy.layout import original
+from medtune.models.legacy.loading import opened
+from medtune.models.load import Head, has_tokenizer, load_tokenizer, plain_model
+from medtune.models.reward import set_padding
 from medtune.shards import TORCH_NAMES, NewTensor, StoredTensor, copied, parse_size, write_model
 
 DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
@@ -68,6 +73,7 @@ def merge(
     dtype: str | None = None,
     verify: bool = False,
     any_base: bool = False,
+    save_format: SaveFormat = "huggingface",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> MergeReport:
     """Write base + adapter as a plain transformers model; every written tensor is read back and compared.
@@ -81,6 +87,8 @@ def merge(
         dtype: "bf16", "fp16" or "fp32" for all floating weights; None keeps each one's own.
         verify: also compare logits with transformers + PEFT; that loads both models in fp32.
         any_base: merge even if the base is not the one that was trained on.
+        save_format: of a base with modelling code of its own: "huggingface" writes what plain transformers loads,
+            "original" what that code does. Other bases have one format only.
         on_progress: called with (tensors written, tensors in all).
 
     Raises:
@@ -96,21 +104,30 @@ def merge(
     changes = read_adapter(adapter)
     _check_manifest(adapter)
     record = read_record(adapter)
-    config = _base_config(base_folder)
-    stored = model_tensors(base_folder)
-    if not any_base:
-        require_same_base(base_folder, record, adapter)
-    _check_tokenizer(base_folder, adapter)
-    stored, config, untied = untie(stored, config, changes)
-    config = resize(stored, config, changes)
-    tensors = _plan(stored, changes, dtype, where, adapter)
-    main_dtype = _main_dtype(tensors)
-    with new_folder(Path(out), sum(tensor.nbytes for tensor in tensors)) as folder:
-        files = write_model(folder, tensors, max_bytes, on_progress)
-        write_json(folder / "config.json", with_dtype(config, main_dtype))
-        _copy_side_files(base_folder, adapter, folder)
-        _write_record(folder, record, str(base), main_dtype)
-        difference = _compare_logits(base_folder, adapter, folder, main_dtype, where) if verify else None
+    layout = layout_of(base_folder)
+    config = dict(layout.config) if layout else _base_config(base_folder)
+    with opened(base_folder, beside=_beside(Path(out))) as stored:
+        if not any_base:
+            require_same_base(base_folder, record, adapter)
+        _check_tokenizer(base_folder, adapter)
+        if SCORE in changes:
+            tokenizer = load_tokenizer(str(adapter if has_tokenizer(adapter) else base_folder))
+            stored, config = with_score(stored, config, changes, set_padding(tokenizer))
+        stored, config, untied = untie(stored, config, changes)
+        config = resize(stored, config, changes)
+        tensors = _plan(stored, changes, dtype, where, adapter)
+        main_dtype = _main_dtype(tensors)
+        if layout and save_format == "original":
+            tensors, config = original(tensors, layout, adapter), read_json(base_folder / "config.json")
+        with new_folder(Path(out), sum(tensor.nbytes for tensor in tensors)) as folder:
+            files = write_model(folder, tensors, max_bytes, on_progress)
+            write_json(folder / "config.json", with_dtype(config, main_dtype))
+            if layout:
+                _copy_side_files_of_original(base_folder, adapter, folder, save_format)
+            else:
+                _copy_side_files(base_folder, adapter, folder)
+            _write_record(folder, record, str(base), main_dtype)
+            difference = _compare_logits(base_folder, adapter, folder, main_dtype, where) if verify else None
     return MergeReport(
         out=Path(out),
         files=[Path(out) / file.name for file in files],
@@ -211,6 +228,27 @@ def _copy_side_files(base: Path, adapter: Path, folder: Path) -> None:
             publish(file, folder)
 
 
+def _beside(out: Path) -> Path:
+    """The nearest folder above `out` that is there already."""
+    return next(folder for folder in out.resolve().parents if folder.is_dir())
+
+
+def _copy_side_files_of_original(base: Path, adapter: Path, folder: Path, save_format: SaveFormat) -> None:
+    """The same for a base with code of its own: as it was published, or as plain transformers wants it."""
+    for file in sorted(base.iterdir()):
+        legal = any(fnmatch(file.name, pattern) for pattern in LEGAL_FILES)
+        if file.is_file() and (legal or file.name == "generation_config.json"):
+            publish(file, folder)
+    if save_format == "original":
+        publish_original(base, folder)
+    elif not has_tokenizer(adapter):
+        load_tokenizer(str(base)).save_pretrained(folder)
+    else:
+        for file in sorted(adapter.iterdir()):
+            if file.is_file() and is_tokenizer_file(file.name):
+                publish(file, folder)
+
+
 def _write_record(folder: Path, record: dict[str, Any], base: str, dtype: str) -> None:
     record = {"stage": "sft", "method": "lora", **record, "merged": True, "torch_dtype": TORCH_NAMES[dtype]}
     if not record.get("base_model"):
@@ -220,7 +258,7 @@ def _write_record(folder: Path, record: dict[str, Any], base: str, dtype: str) -
 
 
 def _compare_logits(base: Path, adapter: Path, merged_folder: Path, dtype: str, device: torch.device) -> float:
-    """Largest absolute difference of the logits (1, 64, vocabulary) of a fixed probe, base + adapter to merged.
+    """Largest absolute difference of the logits, (1, 64, vocabulary) or a score, of a probe, base + adapter to merged.
 
     All in fp32, by transformers and PEFT, so that what differs is the one rounding of the merged weights to `dtype`.
     How much that may be is measured, not guessed: PEFT's own merge, rounded alike, is the yardstick. Twice its
@@ -234,24 +272,28 @@ def _compare_logits(base: Path, adapter: Path, merged_folder: Path, dtype: str, 
     quiet_bitsandbytes()
     from peft import PeftModel
 
-    config = read_json(merged_folder / "config.json")
+    layout = layout_of(merged_folder)
+    config = layout.config if layout else read_json(merged_folder / "config.json")
     if not isinstance(config.get("vocab_size"), int):
         raise ModelError(f"{base / 'config.json'}: no vocab_size, so --verify has nothing to ask the model.")
     probe = (torch.arange(1, 65) * 7919 % config["vocab_size"])[None].to(device)
+    head: Head = "score" if SCORE in model_tensors(merged_folder) else "tokens"
 
     def logits(model: Any) -> torch.Tensor:
         with torch.no_grad():
             return model.eval()(input_ids=probe).logits.float().cpu()
 
     def load(folder: Path) -> Any:
-        model: Any = plain_model(folder, str(folder), dtype=torch.float32, use_safetensors=True)
+        model: Any = plain_model(folder, str(folder), head=head, dtype=torch.float32, use_safetensors=True)
+        if head == "score":
+            model.config.get_text_config().pad_token_id = None  # the probe's last token is scored, whichever it is
         return model.to(device)
 
     with _quiet():
         model = load(base)
         if model.get_input_embeddings().weight.shape[0] != config["vocab_size"]:  # trained with new tokens
             model.resize_token_embeddings(config["vocab_size"])
-        if config.get("tie_word_embeddings") is False and model.config.tie_word_embeddings:
+        if head == "tokens" and config.get("tie_word_embeddings") is False and model.config.tie_word_embeddings:
             model.config.tie_word_embeddings = False  # PEFT merges a tied weight into both of its uses
             model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
         check_adapter(adapter, [name for name, _ in model.named_modules()])

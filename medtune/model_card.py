@@ -6,8 +6,17 @@ import json
 from pathlib import PurePath
 from typing import Any
 
+WHAT_IT_DOES = {
+    False: "writes text that can be wrong, out of date or dangerous",
+    True: "scores answers by what its raters liked, which is not what is right",
+}
 METHODS = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA (LoRA on a quantised base)"}
-STAGES = {"sft": "supervised fine-tuning"}
+STAGES = {
+    "pt": "continued pre-training",
+    "sft": "supervised fine-tuning",
+    "rm": "a reward model, which scores answers, from pairs of them",
+}
+UNITS = {"rm": "pair"}
 
 
 def model_card(record: dict[str, Any]) -> str:
@@ -21,32 +30,36 @@ def model_card(record: dict[str, Any]) -> str:
     method = record.get("method", "full")
     is_adapter = method != "full" and not record.get("merged")
     what = "An adapter for" if is_adapter else "A model made from"
-    lines = [*_front_matter(base, method, is_adapter), ""]
+    scores = record.get("stage") == "rm"
+    lines = [*_front_matter(base, method, is_adapter, scores), ""]
     lines += [f"# {base}, fine-tuned with medtune", ""]
     lines += [f"{what} `{base}`: {STAGES.get(record.get('stage', 'sft'), record.get('stage'))}, "]
     lines[-1] += f"{METHODS.get(method, method)}{', merged into the base weights' if record.get('merged') else ''}."
     lines += ["", "## Not for diagnosis", ""]
     lines += [
-        "This model writes text that can be wrong, out of date or dangerous. It is not a medical device and has not",
+        f"This model {WHAT_IT_DOES[scores]}. It is not a medical device and has not",
         "been evaluated for clinical use. Do not diagnose, prescribe or triage by it; a qualified professional must",
         "check whatever reaches a patient. Its licence follows from those of its base model and its training data.",
     ]
     lines += ["", "## How it was made", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in _facts(record, base).items() if value not in (None, "")]
-    lines += ["", "## Talk to it", "", "```", *_commands(base, is_adapter), "```", ""]
+    if scores:
+        lines += ["", "## Score an answer", "", "```python", *_score(base, is_adapter), "```", ""]
+    else:
+        lines += ["", "## Talk to it", "", "```", *_commands(base, is_adapter), "```", ""]
     if system := record.get("system"):
         lines += ["It was trained with this system text:", "", *(f"> {line}" for line in system.splitlines()), ""]
     return "\n".join(lines)
 
 
-def _front_matter(base: str, method: str, is_adapter: bool) -> list[str]:
+def _front_matter(base: str, method: str, is_adapter: bool, scores: bool) -> list[str]:
     """YAML for the hub; JSON strings are YAML strings, whatever is in them."""
     tags = ["medical", "medtune", *([method] if method != "full" else [])]
     return [
         "---",
         f"base_model: {json.dumps(base)}",
         f"library_name: {'peft' if is_adapter else 'transformers'}",
-        "pipeline_tag: text-generation",
+        f"pipeline_tag: {'text-classification' if scores else 'text-generation'}",
         f"tags: {json.dumps(tags)}",
         "---",
     ]
@@ -55,6 +68,7 @@ def _front_matter(base: str, method: str, is_adapter: bool) -> list[str]:
 def _facts(record: dict[str, Any], base: str) -> dict[str, Any]:
     data, progress = record.get("data", {}), record.get("progress", {})
     fingerprint = record.get("base_model", {}).get("fingerprint")
+    unit = UNITS.get(record.get("stage", "sft"), "token")
     return {
         "base model": f"`{base}`" + (f", fingerprint `{fingerprint[:16]}`" if fingerprint else ""),
         "data": f"`{_public_name(data['path'])}`" if data.get("path") else None,
@@ -63,8 +77,8 @@ def _facts(record: dict[str, Any], base: str) -> dict[str, Any]:
         "tokens trained on": _number(data.get("num_trained_tokens")),
         "steps": _number(progress.get("step")),
         "epochs": _number(progress.get("epoch")),
-        "training loss per token": _number(progress.get("loss")),
-        "validation loss per token": _number(progress.get("val_loss")),
+        f"training loss per {unit}": _number(progress.get("loss")),
+        f"validation loss per {unit}": _number(progress.get("val_loss")),
         "prompt template": record.get("prompt_template") or "the tokenizer's own chat template",
         "maximum length": _number(record.get("max_length")),
         "weights": record.get("torch_dtype"),
@@ -77,6 +91,23 @@ def _commands(base: str, is_adapter: bool) -> list[str]:
     if not is_adapter:
         return ["medtune chat ."]
     return [f"medtune chat {base} --adapter .", f"medtune convert merge {base} . ../merged"]
+
+
+def _score(base: str, is_adapter: bool) -> list[str]:
+    """Python that scores an answer by transformers alone, run in the folder of the card."""
+    lines = ["from transformers import AutoModelForSequenceClassification, AutoTokenizer", ""]
+    lines += ['tokenizer = AutoTokenizer.from_pretrained(".")']
+    if is_adapter:
+        name = f"AutoModelForSequenceClassification.from_pretrained({base!r}, num_labels=1)"
+        lines = ["from peft import PeftModel", *lines, f'model = PeftModel.from_pretrained({name}, ".")']
+    else:
+        lines += ['model = AutoModelForSequenceClassification.from_pretrained(".")']
+    return [
+        *lines,
+        'messages = [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]',
+        'ids = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)',
+        "print(model(**ids).logits.item())",
+    ]
 
 
 def _public_name(name: Any) -> str:

@@ -45,6 +45,10 @@ class StoredTensor(NamedTuple):
     start: int
     """Byte offset in the file."""
     nbytes: int
+    ranges: tuple[tuple[int, int], ...] = ()
+    """(start, nbytes) in the file, in order, of a tensor that lies there in several pieces; empty: in one."""
+    unit_rows: bool = False
+    """True if each row is to be divided by its norm as it is read."""
 
 
 class NewTensor(NamedTuple):
@@ -114,17 +118,21 @@ def _stored(name: str, entry: dict[str, Any], file: Path, data_start: int) -> St
 
 def stored_chunks(tensor: StoredTensor, size: int = CHUNK) -> Iterator[bytearray]:
     """Read a stored tensor in pieces of `size` bytes (a multiple of its item size; the last may be shorter)."""
+    ranges = iter(tensor.ranges or [(tensor.start, tensor.nbytes)])
     with tensor.file.open("rb", buffering=0) as stream:
-        stream.seek(tensor.start)
-        left = tensor.nbytes
+        left, here = tensor.nbytes, 0
         while left:
             piece = bytearray(min(size, left))
             view = memoryview(piece)
             while view:
-                got = stream.readinto(view)
+                if not here:
+                    start, here = next(ranges)
+                    stream.seek(start)
+                got = stream.readinto(view[:here])
                 if not got:
                     raise ModelError(f"{tensor.file}: ended inside {tensor.name!r}; the file changed or is damaged.")
                 view = view[got:]
+                here -= got
             left -= len(piece)
             yield piece
 
@@ -137,7 +145,8 @@ def blocks(tensor: StoredTensor) -> Iterator[torch.Tensor]:
     rows = max(1, BLOCK // max(row, 1))
     dtype = getattr(torch, TORCH_NAMES[tensor.dtype])
     for piece in stored_chunks(tensor, rows * row * ITEM_SIZES[tensor.dtype]):
-        yield torch.frombuffer(piece, dtype=dtype).reshape(-1, *tensor.shape[1:]).float()
+        block = torch.frombuffer(piece, dtype=dtype).reshape(-1, *tensor.shape[1:]).float()
+        yield torch.nn.functional.normalize(block) if tensor.unit_rows else block
 
 
 def load(tensor: StoredTensor) -> torch.Tensor:
@@ -159,7 +168,8 @@ def to_bytes(block: torch.Tensor, dtype: str, name: str) -> memoryview:
 
 def copied(tensor: StoredTensor, dtype: str | None = None) -> NewTensor:
     """A `NewTensor` with the content of a stored one; floats are cast to `dtype` if one is given."""
-    if dtype is None or dtype == tensor.dtype or tensor.dtype not in TORCH_NAMES:
+    dtype = dtype if dtype and tensor.dtype in TORCH_NAMES else tensor.dtype
+    if dtype == tensor.dtype and not tensor.unit_rows:
         return NewTensor(tensor.name, tensor.dtype, tensor.shape, lambda: stored_chunks(tensor))
     return NewTensor(
         tensor.name, dtype, tensor.shape, lambda: (to_bytes(block, dtype, tensor.name) for block in blocks(tensor))

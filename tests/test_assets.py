@@ -77,3 +77,23 @@ def test_the_card_names_the_special_tokens_by_their_ids(tiny_model_path):
     assert {t["content"] for t in tokens} == {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"}
     for token in tokens:
         assert f"`{token['content']}` {token['id']}" in card
+
+
+def json_lines(name: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (ASSETS / name).read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_pairs_are_16_in_each_language_and_their_answers_differ():
+    rows = json_lines("medication_pairs.jsonl")
+    assert [r["language"] for r in rows] == ["en"] * 16 + ["zh"] * 16
+    assert all(set(r) == {"prompt", "chosen", "rejected", "language"} for r in rows)
+    texts = [r[name] for r in rows for name in ("prompt", "chosen", "rejected")]
+    assert len(set(texts)) == len(texts) and all(text == text.strip() and text for text in texts)
+    assert all(bool(CJK.search(text)) == (i >= 48) for i, text in enumerate(texts))
+
+
+def test_the_labelled_answers_are_those_of_the_pairs_half_of_them_good():
+    pairs = {r["prompt"]: r for r in json_lines("medication_pairs.jsonl")}
+    rows = json_lines("medication_labels.jsonl")
+    assert len(rows) == 40 and sum(r["label"] for r in rows) == 20
+    assert all(r["completion"] == pairs[r["prompt"]]["chosen" if r["label"] else "rejected"] for r in rows)

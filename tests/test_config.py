@@ -103,6 +103,20 @@ def test_several_assignments_to_one_name_in_a_child_all_count(write):
     assert load(write('_base_ = "flat.py"\nlr = 2.0\nlr = lr * 2\n')).values["model"]["lr"] == 4.0
 
 
+def test_a_child_may_bring_settings_that_it_reads_itself_and_change_parts_of_its_base(write):
+    write(FLAT, "flat.py")
+    write('_base_ = "flat.py"\nscale = 3\nlr = scale * 2\nmodel["sub"]["extra"] = scale\n', "middle.py")
+    child = write('_base_ = "middle.py"\nscale = 4\n')
+    values = load(child).values
+    assert (values["model"]["lr"], values["model"]["sub"]["extra"]) == (8, 4)
+    values = load(child, [("scale", "5")]).values
+    assert (values["model"]["lr"], values["model"]["rate"], values["model"]["sub"]["extra"]) == (10, 20, 5)
+    said = fault(load, write('_base_ = "flat.py"\nmodel["lr"] = other\n'))
+    assert "NameError" in said
+    said = fault(load, write('_base_ = "flat.py"\nmodl["lr"] = 1\n'))
+    assert "mine.py:2: a config with a _base_ holds settings" in said
+
+
 def test_every_misspelt_setting_of_a_child_is_refused_with_its_line_and_the_near_name(write):
     said = fault(load, write('_base_ = "sft"\n\nlearning = 1\nmax_lenght = 3\n'))
     assert "mine.py:3: the base has no setting 'learning'" in said
@@ -244,7 +258,7 @@ def test_a_config_has_no_future_features_but_its_own(write):
 
 def test_lines_put_above_the_imports_stand_below_docstring_and_future_imports():
     text = insert_before_imports('"""D."""\nfrom __future__ import annotations\nimport json\n', ["x = 1"])
-    assert text == '"""D."""\nfrom __future__ import annotations\nx = 1\nimport json\n'
+    assert text == '"""D."""\nfrom __future__ import annotations\nx = 1\n\nimport json\n'
 
 
 def test_the_expanded_text_has_five_parts_and_every_setting_of_its_base():

@@ -24,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     parser.add_argument("--dtype", choices=["bf16", "fp16", "fp32"], help="of the result (default: the base's)")
     parser.add_argument("--verify", action="store_true", help="compare logits too; loads both models in fp32")
+    parser.add_argument(
+        "--save-format",
+        choices=["huggingface", "original"],
+        default="huggingface",
+        help="of a base that came with code of its own: for plain transformers (huggingface), or as it was published",
+    )
     parser.add_argument("--any-base", action="store_true", help="merge into another base than was trained on")
 
 
@@ -44,6 +50,7 @@ def main(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         verify=args.verify,
         any_base=args.any_base,
+        save_format=args.save_format,
         on_progress=show if sys.stderr.isatty() else None,
     )
     shards = sum(file.suffix == ".safetensors" for file in report.files)

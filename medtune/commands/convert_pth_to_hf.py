@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-shard-size", default="2GB", metavar="SIZE", help="limit of one weight file of a full model (2GB)"
     )
+    parser.add_argument(
+        "--save-format",
+        choices=["huggingface", "original"],
+        default="huggingface",
+        help="of a full model whose base came with code of its own: for plain transformers, or as it was published",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -41,7 +47,13 @@ def main(args: argparse.Namespace) -> int:
         files = import_checkpoint(args.checkpoint, values, args.out, args.fp32, args.max_shard_size)
     else:
         _note_other_method(path, args.checkpoint)
-        files = pth_to_hf(args.checkpoint, args.out, fp32=args.fp32, max_shard_size=args.max_shard_size)
+        files = pth_to_hf(
+            args.checkpoint,
+            args.out,
+            fp32=args.fp32,
+            max_shard_size=args.max_shard_size,
+            save_format=args.save_format,
+        )
     print(f"wrote {args.out}:")
     for file in files:
         print(f"  {printable(file.name):<32} {file.stat().st_size:>14,} bytes")

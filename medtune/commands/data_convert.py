@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtune.commands.data_files import add_rows_arguments, open_rows, progress
+from medtune.commands.data_files import add_rows_arguments, open_rows, print_json, progress
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="data file, folder, embedded name, registry name or hub id")
     parser.add_argument("out", metavar="OUT", type=Path, help="a .jsonl file, or .json for one array")
     parser.add_argument("--to", default="conversation", metavar="SHAPE", help="shape of OUT (default: conversation)")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     add_rows_arguments(parser)
     parser.add_argument("--system", default="", help="system text for rows that bring none of their own")
     parser.add_argument("--drop-empty", action="store_true", help="leave out rows with an empty answer")
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     from medtune.data.row_file import new_rows
     from medtune.data.shapes import named_shape
     from medtune.data.structured import mapped_records
-    from medtune.errors import DataError
+    from medtune.errors import DataError, printable
 
     named_shape(args.to)
     skipped: Counter[str] = Counter()
@@ -61,8 +62,12 @@ def main(args: argparse.Namespace) -> int:
             )
         if not num_kept:
             raise DataError(f"{args.file}: {_nothing(num_empty, skipped)}; nothing to write.")
+    if args.json:
+        left_out = {**skipped, **({"an empty answer": num_empty} if num_empty else {})}
+        print_json({"file": str(args.out), "rows": num_kept, "formats": dict(formats), "left_out": left_out})
+        return 0
     kind = {"preference": "pairs", "text": "texts"}.get(args.to, "conversations")
-    print(f"{args.out}: {num_kept} {kind} from {args.file}")
+    print(f"{args.out}: {num_kept} {kind} from {printable(args.file)}")
     if len(formats) > 1:
         print(f"rows by format: {', '.join(f'{name} {count}' for name, count in formats.most_common())}")
     if num_empty:

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from medtune.commands.data_files import add_rows_arguments, print_json, progress, require_other
+from medtune.commands.data_files import add_rows_arguments, print_json, progress, reading_options, require_other
 
 EXAMPLES = """\
   medtune data mix mix.jsonl medqa.jsonl "dialogues.csv*0.5" "identity.json*10<500" --seed 1
@@ -36,7 +36,6 @@ def main(args: argparse.Namespace) -> int:
     from collections import Counter
 
     from medtune.data.mix import read_sources
-    from medtune.data.readers import conversation_columns
     from medtune.data.row_file import new_rows
     from medtune.data.survey import source_of
     from medtune.errors import printable
@@ -45,13 +44,9 @@ def main(args: argparse.Namespace) -> int:
     require_other(args.out, *(source["path"] for source in sources))
     rows = read_sources(
         sources,
-        dataset_info=args.dataset_info,
         mix=args.order,
         seed=args.seed,
-        sheet=args.sheet,
-        columns=conversation_columns(args.input_column, args.output_column),
-        encoding=args.encoding,
-        split=args.split,
+        **reading_options(args),
     )
     counts: Counter[str] = Counter()
     with new_rows(args.out, args.force) as write:

@@ -90,7 +90,8 @@ def _print(name: str, told: Overlap, everything: bool) -> None:
     counts = _as_dict(told)
     share = told.count() / max(told.num_rows, 1)
     print(
-        f"{name}: {told.count()} of {told.num_rows} rows ({share:.1%}) share something with the training data: "
+        f"{printable(name)}: {told.count()} of {told.num_rows} rows ({share:.1%}) "
+        "share something with the training data: "
         f"{counts['exact']} the question, {counts['runs']} a run of 13 words; {counts['half_covered']} by half or more"
     )
     if told.num_short or told.num_boilerplate:

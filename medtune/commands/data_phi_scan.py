@@ -77,6 +77,7 @@ class Report:
 
 def main(args: argparse.Namespace) -> int:
     """Scan the files."""
+    from medtune.errors import DataError
     from medtune.privacy.redaction import MISSED, parse_kinds, scan
     from medtune.privacy.spans import KINDS
 
@@ -86,7 +87,12 @@ def main(args: argparse.Namespace) -> int:
     report = Report(None if args.json or args.all else NUM_SHOWN, args.show_text)
     for file in args.files:
         for row in progress(open_rows(args, file).each(report.unread), "scan"):
-            report.add(_file_of(row.origin), row.origin, list(scan(row.fields, kinds, more)))
+            try:
+                found = list(scan(row.fields, kinds, more))
+            except DataError as fault:
+                report.unread(fault)
+                continue
+            report.add(_file_of(row.origin), row.origin, found)
     if report.unreadable:
         notes.insert(
             0, f"{len(report.unreadable)} rows could not be read and were not searched; see `medtune data check`"

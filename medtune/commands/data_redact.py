@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medtune.commands.data_files import open_rows, progress, require_other
+from medtune.commands.data_files import open_rows, print_json, progress, require_other
 from medtune.commands.privacy import add_privacy_arguments, other_finder
 
 EXAMPLES = """\
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "one, forgotten at the end)",
     )
     parser.add_argument("-f", "--force", action="store_true", help="replace OUT")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     add_privacy_arguments(parser)
 
 
@@ -59,6 +60,9 @@ def main(args: argparse.Namespace) -> int:
             num_rows += 1
         if not num_rows:
             raise DataError(f"{args.file}: no rows.")
+    if args.json:
+        print_json({"file": str(args.out), "rows": num_rows, "replaced": dict(redactor.counts), "kept": sorted(kept)})
+        return 0
     counts = ", ".join(f"{kind} {count}" for kind, count in redactor.counts.most_common())
     print(
         f"{args.out}: {num_rows} rows, {redactor.counts.total()} identifiers replaced{f': {counts}' if counts else ''}"

@@ -58,6 +58,7 @@ def main(args: argparse.Namespace) -> int:
         told.get("system", "") if args.system is None else args.system,
         args.train_on or told.get("train_on", "answers"),
         told.get("placeholders") or {},
+        told.get("kind", "answers"),
     )
     rows = open_rows(args, args.file) if args.file else rows_of(build(told["dataset"]))
     max_length = args.max_length or told.get("max_length", 2048)
@@ -94,6 +95,7 @@ def _tokenizer(args: argparse.Namespace, values: dict[str, Any]) -> Any:
 
 
 def _as_text(shown: Preview, recipe: Any, with_ids: bool) -> str:
+    from medtune.data.kinds import conversations_of
     from medtune.data.prepare import LeftOut
     from medtune.data.templates import Template
     from medtune.errors import printable
@@ -104,14 +106,15 @@ def _as_text(shown: Preview, recipe: Any, with_ids: bool) -> str:
         f"fields    {printable(_fields(shown.row.fields))}",
         f"format    {shown.format}",
     ]
-    if isinstance(shown.conversation, LeftOut):
-        return "\n".join([*lines, f"fate      left out: {shown.conversation.reason}"])
-    roles = [message.role + ("*" if message.trained else "") for message in shown.conversation.messages]
+    if isinstance(shown.record, LeftOut):
+        return "\n".join([*lines, f"fate      left out: {shown.record.reason}"])
+    conversations = conversations_of(shown.record)
+    roles = [", ".join(m.role + ("*" if m.trained else "") for m in c.messages) for c in conversations]
     parts = [shown.parts[i] for i in range(len(shown.parts))]
     lengths = [f"{len(part['input_ids'])} ({int((part['labels'] >= 0).sum())} trained)" for part in parts]
     lines += [
-        f"roles     {', '.join(roles)} (* trained)",
-        *([f"tools     {len(shown.conversation.tools)}"] if shown.conversation.tools else []),
+        f"roles     {'; '.join(roles)} (* trained)",
+        *([f"tools     {len(shown.record.tools)}"] if shown.record.tools else []),
         f"template  {recipe.template.name if isinstance(recipe.template, Template) else own}",
         f"tokens    {', '.join(lengths) or 'none'}",
         f"fate      {shown.fate}",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtune.commands.reading import add_reading_arguments, read
+from medtune.commands.data_files import add_rows_arguments, open_rows, print_json, progress
 
 if TYPE_CHECKING:
     from medtune.data.records import Conversation
@@ -32,18 +32,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group-by", metavar="FIELD", help="keep rows of one value together (default: the question)")
     parser.add_argument("--stratify-by", metavar="FIELD", help="split each value of this field by the same ratio")
     parser.add_argument("--out-dir", type=Path, default=Path(), metavar="DIR", help="default: the current folder")
-    add_reading_arguments(parser)
+    parser.add_argument("--system", default="", help="system text for rows that bring none of their own")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+    add_rows_arguments(parser)
     parser.add_argument("-f", "--force", action="store_true", help="replace the two files")
 
 
 def main(args: argparse.Namespace) -> int:
     """Split one file."""
     from medtune.data.split import normalise, parse_ratio, question_of
-    from medtune.data.structured import has_empty_answer, write_structured
-    from medtune.errors import DataError
+    from medtune.data.structured import has_empty_answer, map_rows, write_structured
+    from medtune.errors import DataError, printable
 
     ratio = parse_ratio(args.ratio)
-    conversations = read(args)
+    conversations, _ = map_rows(progress(open_rows(args, args.file), "split"), args.map_fn, args.system)
+    if not conversations:
+        raise DataError(f"{args.file}: no rows.")
     train, test, repeated = _split(args, conversations, ratio)
     if not train or not test:
         groups = f"values of {args.group_by!r}" if args.group_by else "questions"
@@ -60,12 +64,21 @@ def main(args: argparse.Namespace) -> int:
     shared = [
         c for c in test if any(m.role == "assistant" and normalise(m.content) in trained_answers for m in c.messages)
     ]
-    print(f"{paths[0]}: {len(train)} rows ({len(train) / len(conversations):.1%})")
-    print(f"{paths[1]}: {len(test)} rows ({len(test) / len(conversations):.1%})")
+    empty = sum(map(has_empty_answer, conversations))
+    if args.json:
+        parts = {
+            "train": {"file": str(paths[0]), "rows": len(train)},
+            "test": {"file": str(paths[1]), "rows": len(test)},
+        }
+        counts = {"repeated": repeated, "in_both": len(straddling), "shared_answers": len(shared), "empty": empty}
+        print_json({**parts, **counts})
+        return 0
+    print(f"{printable(str(paths[0]))}: {len(train)} rows ({len(train) / len(conversations):.1%})")
+    print(f"{printable(str(paths[1]))}: {len(test)} rows ({len(test) / len(conversations):.1%})")
     grouped = f"rows that share a {args.group_by} with another" if args.group_by else "repeated questions"
     print(f"{grouped}: {repeated} surplus rows; {len(straddling)} questions stand in both parts")
     print(f"shared answers: {len(shared)} test rows have an answer that also stands in train")
-    if empty := sum(map(has_empty_answer, conversations)):
+    if empty:
         print(f"empty answers: {empty} rows (`medtune data convert --drop-empty` leaves them out)")
     return 0
 
@@ -92,12 +105,12 @@ def _values(args: argparse.Namespace, field: str) -> dict[str, str]:
     """A field's value in each row, by origin."""
     from collections.abc import Mapping
 
-    from medtune.data.readers import read_data
     from medtune.data.records import shown_names
     from medtune.errors import DataError, nearest
 
     found: dict[str, str] = {}
-    for row in read_data(args.file, sheet=args.sheet, encoding=args.encoding):
+    every_field = argparse.Namespace(**{**vars(args), "input_column": None, "output_column": None})
+    for row in open_rows(every_field, args.file):
         value = row.fields.get(field) if isinstance(row.fields, Mapping) else None
         if value is None or not str(value).strip():
             known = nearest(field, shown_names(row.fields)) if isinstance(row.fields, Mapping) else ""

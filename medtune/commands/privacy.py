@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from medtune.commands.data_files import add_source_arguments
+
 if TYPE_CHECKING:
     from medtune.privacy.identifiers import Finder
 
@@ -12,13 +14,8 @@ WITHOUT = "English names and places in free text, with no title or label beside 
 
 
 def add_privacy_arguments(parser: argparse.ArgumentParser) -> None:
-    """--dataset-info, --sheet, --encoding, --split, --no-presidio."""
-    parser.add_argument(
-        "--dataset-info", metavar="JSON", help="registry of names (default: ./dataset_info.json, ./data)"
-    )
-    parser.add_argument("--sheet", help="sheet of an xlsx file (needed if there are several)")
-    parser.add_argument("--encoding", help="of a text file (default: told from the content)")
-    parser.add_argument("--split", default="train", help="of a folder or a hub data set (default: train)")
+    """How to read the file, and --no-presidio."""
+    add_source_arguments(parser)
     parser.add_argument("--no-presidio", action="store_true", help="do not ask Presidio, which is slow")
     parser.set_defaults(input_column=None, output_column=None)
 

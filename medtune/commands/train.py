@@ -71,10 +71,10 @@ def main(args: argparse.Namespace) -> int:
 
 def _resume_target(args: argparse.Namespace) -> tuple[list[str], str | None]:
     """`--resume CONFIG` took the config for its path: give it back; `--resume` alone means auto."""
-    from medtune.config import builtin_configs
+    from medtune.config import names_config
 
     word = args.resume or ""
-    if not Path(word).is_dir() and (word.endswith(".py") or "=" in word or word in builtin_configs()):
+    if not Path(word).is_dir() and (word.endswith(".py") or "=" in word or names_config(word)):
         return [*args.words, word], "auto"
     return args.words, args.resume
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
@@ -20,7 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from medtune.files import sha256
+from medtune.errors import UsageError
+from medtune.files import remove, sha256
 
 PACKAGE = Path(__file__).resolve().parent
 POLL_SECONDS = 0.2
@@ -29,14 +31,30 @@ LIBRARIES = ("jinja2", "numpy", "openpyxl", "pyarrow", "tokenizers", "transforme
 
 
 def cache_folder() -> Path:
-    """The private folder of prepared data, below $MEDTUNE_CACHE or ~/.cache/medtune: token ids are the data's text."""
+    """The private folder of prepared data, below $MEDTUNE_CACHE or ~/.cache/medtune: token ids are the data's text.
+
+    Raises:
+        UsageError: it is another user's, or a link: what lies there would be trained on, or written over.
+    """
     root = Path(os.environ.get("MEDTUNE_CACHE") or "~/.cache/medtune").expanduser()
     folder = root / "prepared"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise UsageError(f"{folder}: a link, or another user's folder. Set MEDTUNE_CACHE to a folder of your own.")
     for made in (root, folder):
         with contextlib.suppress(PermissionError):  # a shared root that another user made
             made.chmod(0o700)
     return folder
+
+
+def is_own(path: Path) -> bool:
+    """Tell a file or folder that is there, this user's alone to the bottom, without links, pipes or devices."""
+    try:
+        found = [place.lstat() for place in (path, *path.rglob("*"))]
+    except OSError:
+        return False
+    user = os.getuid()
+    return all(f.st_uid == user and (stat.S_ISDIR(f.st_mode) or stat.S_ISREG(f.st_mode)) for f in found)
 
 
 def content_key(**parts: Any) -> str | None:
@@ -109,7 +127,9 @@ def locked(file: Path) -> Iterator[bool]:
 
     Yields False where the file system has no locks: what follows must then be the process's own.
     """
-    handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    if file.is_dir() or not is_own(file):
+        remove(file)
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         waiting = False
         while True:

@@ -30,6 +30,10 @@ class MicroBatch:
     """(P,) int64: those next tokens."""
     origins: tuple[str, ...]
     """Where each sample comes from."""
+    good: torch.Tensor | None = None
+    """(N,) bool: of labelled answers, the good ones."""
+    mismatched: MicroBatch | None = None
+    """Of labelled answers: the same prompts, each with the answer to another one."""
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """Move the tensors to a device."""
@@ -37,7 +41,9 @@ class MicroBatch:
             name: getattr(self, name).to(device, non_blocking=True)
             for name in ("input_ids", "position_ids", "cu_seqlens", "predict_at", "targets")
         }
-        return MicroBatch(max_seqlen=self.max_seqlen, origins=self.origins, **moved)
+        good = None if self.good is None else self.good.to(device, non_blocking=True)
+        mismatched = None if self.mismatched is None else self.mismatched.to(device)
+        return MicroBatch(max_seqlen=self.max_seqlen, origins=self.origins, good=good, mismatched=mismatched, **moved)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class StepBatch:
 def flatten(samples: Sequence[Mapping[str, Any]]) -> MicroBatch:
     """Make one micro-batch of samples with `input_ids`, `labels` (IGNORE_INDEX where untrained) and `origin`.
 
+    Labelled answers have `good` and `mismatched`, a sample, too.
+
     The one shift of the whole program is here: position t predicts token t + 1. A sample's first token is never a
     target, so no position predicts a token of the next sample.
     """
@@ -63,6 +71,7 @@ def flatten(samples: Sequence[Mapping[str, Any]]) -> MicroBatch:
     labels = np.concatenate([np.asarray(s["labels"], dtype=np.int64) for s in samples])
     labels[starts[:-1]] = IGNORE_INDEX
     targets_at = np.flatnonzero(labels != IGNORE_INDEX)
+    labelled = "good" in samples[0]
     positions = np.arange(len(input_ids)) - np.repeat(starts[:-1], lengths)
     return MicroBatch(
         input_ids=torch.from_numpy(input_ids)[None],
@@ -72,6 +81,8 @@ def flatten(samples: Sequence[Mapping[str, Any]]) -> MicroBatch:
         predict_at=torch.from_numpy(targets_at - 1),
         targets=torch.from_numpy(labels[targets_at]),
         origins=tuple(str(s.get("origin", "")) for s in samples),
+        good=torch.tensor([bool(s["good"]) for s in samples]) if labelled else None,
+        mismatched=flatten([s["mismatched"] for s in samples]) if labelled else None,
     )
 
 

@@ -131,7 +131,8 @@ def _check_head(head: str, name: str, suffix: str) -> None:
     if head.startswith("version https://git-lfs"):
         raise DataError(f"{name}: a Git LFS pointer, not the data itself. Run `git lfs pull` where it came from.")
     if "\0" in head:
-        raise DataError(f"{name}: not text: it holds zero bytes. If it is UTF-16, name it: --encoding utf-16-le.")
+        line = head.count("\n", 0, head.index("\0")) + 1
+        raise DataError(f"{name}:{line}: not text: a zero byte. If it is UTF-16, name it: --encoding utf-16-le.")
 
 
 def _refuse_sheet(name: str, how: Reading) -> None:

@@ -7,10 +7,11 @@ stands and is worth a look. Findings carry places and class names; the text of a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from medtune.data.records import Row
+from medtune.data.tables import NOTHING
 from medtune.data.words import ENGLISH, LATIN, SCRIPTS, conversations_of, language, leaves
 from medtune.errors import DataError
 
@@ -23,6 +24,8 @@ FAULTS = {
     "empty_question": "a question is empty",
     "empty_answer": "an answer is empty",
     "same_answers": "the chosen and the rejected answer are the same",
+    "echo": "the answer is the question again",
+    "huge_text": "a message is longer than any dialogue's, over a million characters",
     "control_character": "the text holds control characters",
     "mojibake": "the text was decoded wrongly: U+FFFD, or bytes of UTF-8 read as another encoding",
     "placeholder": "a placeholder, such as <NAME>, is not filled in",
@@ -76,6 +79,9 @@ QUESTIONS = re.compile(r"(?:input|question|instruction|prompt|query|ask|value|co
 ANSWERS = re.compile(
     r"(?:output(?:\[\d+\])?|answer|response|completion|chosen|rejected|text|value|content|答案|回答|答)(?:_zh)?", re.I
 )
+SURE_SIGNS = ("â€", "ï¿½")  # a quotation mark, and a decoder's own mark, read as Windows-1252
+ECHO = 12  # characters; a greeting may be answered by itself
+HUGE = 1_000_000
 CONTEXT = 20
 
 
@@ -119,6 +125,7 @@ def check_record(row: Row, record: Any) -> Iterator[Finding]:
     """Yield the defects of a row that its format can read: what is empty, and what its text holds."""
     conversations = conversations_of(record)
     yield from _check_empty(row, conversations)
+    yield from _check_echo(row, conversations)
     if len(conversations) == 2 and _last(conversations[0]).strip() == _last(conversations[1]).strip():
         yield Finding("same_answers", row.origin, "rejected", "it is the chosen answer")
     texts = dict.fromkeys(m.content for conversation in conversations for m in conversation.messages)
@@ -135,12 +142,25 @@ def check_fields(row: Row) -> Iterator[Finding]:
             yield _text_finding(row, defect, match, text, path)
 
 
+def _check_echo(row: Row, conversations: tuple[Any, ...]) -> Iterator[Finding]:
+    """An answer that is its only question (a greeting may be, and later in a dialogue people ask for it); huge ones."""
+    for conversation in conversations:
+        said = [(m.role, m.content.strip()) for m in conversation.messages if m.role != "system"]
+        if [role for role, _ in said] == ["user", "assistant"] and said[0][1] == said[1][1] and len(said[0][1]) >= ECHO:
+            yield Finding("echo", row.origin, "", DEFECTS["echo"])
+        for number, message in enumerate(conversation.messages):
+            if len(message.content) > HUGE and len(said) > 1:
+                yield Finding("huge_text", row.origin, f"messages[{number}]", f"{len(message.content):,} characters")
+
+
 def _check_empty(row: Row, conversations: tuple[Any, ...]) -> Iterator[Finding]:
     told: set[tuple[str, str]] = set()
     for conversation in conversations:
         messages = conversation.messages
+        if all(m.role != "user" for m in messages) and (field := _unasked(row)):
+            told.add(("empty_question", field))
         for number, message in enumerate(messages):
-            if message.content.strip() or message.tool_calls:
+            if message.tool_calls or message.content.strip() not in ("", *NOTHING):
                 continue
             if message.role == "user":
                 told.add(("empty_question", _blank(row, QUESTIONS) or f"messages[{number}]"))
@@ -152,9 +172,14 @@ def _check_empty(row: Row, conversations: tuple[Any, ...]) -> Iterator[Finding]:
         yield Finding(defect, row.origin, field, DEFECTS[defect])
 
 
+def _unasked(row: Row) -> str:
+    """Path of the blank question of a row that has none; "" for a text to learn, which XTuner writes that way too."""
+    return "" if isinstance(row.fields, Mapping) and "conversation" in row.fields else _blank(row, QUESTIONS)
+
+
 def _blank(row: Row, names: re.Pattern[str]) -> str:
     """Path of the first blank value under such a name, "" if there is none."""
-    blank = (path for path, text in leaves(row.fields) if not text.strip())
+    blank = (path for path, text in leaves(row.fields) if text.strip() in ("", *NOTHING))
     return next((path for path in blank if names.fullmatch(path.rpartition(".")[2])), "")
 
 
@@ -180,7 +205,7 @@ def _is_mojibake(text: str, match: re.Match[str]) -> bool:
     if not "\u00c2" <= match[0][0] <= "\u00f4":
         return True
     pairs = re.findall(r"[\u00c2-\u00f4][\u0080-\u00bf]+", text)
-    return sum(_decodes(pair) for pair in pairs) >= MOJIBAKE_LETTERS or "â€" in text
+    return sum(map(_decodes, pairs)) >= MOJIBAKE_LETTERS or any(sign in text for sign in SURE_SIGNS)
 
 
 def _decodes(pair: str) -> bool:

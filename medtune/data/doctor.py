@@ -64,6 +64,7 @@ class Doctor:
     max_length: int | None = None
     told: Checkup = field(default_factory=Checkup)
     _digests: dict[bytes, str] = field(default_factory=dict, repr=False)
+    _kind: str = field(default="", repr=False)
 
     def check(self, rows: Any) -> Iterator[tuple[Row | None, list[Finding]]]:
         """Yield each row of a file with what is wrong with it; None for a row that cannot be read.
@@ -91,6 +92,7 @@ class Doctor:
     def _each(self, rows: Any) -> Iterator[_Seen]:
         unreadable: list[DataError] = []
         num_rows = 0
+        self._kind = ""
         try:
             map_fn, reader = start(rows.each(unreadable.append), self.map_fn)
             self.told.map_fn = getattr(map_fn, "__name__", "") or self.told.map_fn
@@ -113,6 +115,10 @@ class Doctor:
         except DataError as fault:
             return _Seen(row, None, [classify(fault, row.origin), *check_fields(row)])
         found = list(check_record(row, record))
+        kind = _kind(record)
+        self._kind = self._kind or kind
+        if kind != self._kind:
+            found.append(Finding("misfit", row.origin, "", f"a {kind} in a file that begins with a {self._kind}"))
         text = "\n".join(m.content for c in conversations_of(record) for m in c.messages)
         key = digest(text)
         if first := self._digests.get(key):
@@ -132,6 +138,13 @@ class Doctor:
         for seen in waiting:
             self.told.add(seen.findings)
             yield seen.row, seen.findings
+
+
+def _kind(record: Any) -> str:
+    """What a stage of training takes the record for; a file holds one of these."""
+    if len(conversations_of(record)) == 2:
+        return "pair of answers"
+    return "conversation" if record.label is None else "labelled answer"
 
 
 def _refused(fault: DataError) -> _Seen:

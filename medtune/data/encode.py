@@ -15,13 +15,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medtune.data.control_text import CUT, ControlText
+from medtune.data.kinds import conversations_of
 from medtune.data.overflow import EncodeReport, check_limits, fit_samples
 from medtune.data.placeholders import unfilled_placeholders
-from medtune.data.records import Conversation, Message
+from medtune.data.records import Conversation, Message, Preference, Record
 from medtune.data.segments import Segment, cut_segment, in_spans
 from medtune.data.split import normalise, question_of
 from medtune.data.store import IGNORE_INDEX, QUESTION_BYTES, EncodedRows, EncodedSamples, join_rows
-from medtune.data.templates import Template, TokenizerTemplate, Tools, resolve_template, special_tokens
+from medtune.data.templates import (
+    DocumentTemplate,
+    Template,
+    TokenizerTemplate,
+    Tools,
+    resolve_template,
+    special_tokens,
+)
 from medtune.errors import ConfigError, DataError
 
 __all__ = ["IGNORE_INDEX", "Encoder", "encode", "encode_prompt"]
@@ -89,14 +97,17 @@ class Encoder:
             [*special_tokens(tokenizer), *(token for token in added if token in self.template.markup)],
             [token for token in added if token in self.template.prompt_markup],
         )
+        self._opening = self.template.bos if isinstance(self.template, DocumentTemplate) else ""
         self._anchored = self._needs_anchor()
         self._anchor_ids: dict[str, list[int]] = {}
 
-    def batches(self, records: Iterable[Conversation | LeftOut]) -> Iterator[EncodedRows]:
-        """Encode conversations in batches, in order; what is left out keeps its place, with its reason.
+    def batches(self, records: Iterable[Record | LeftOut]) -> Iterator[EncodedRows]:
+        """Encode records in batches, in order; what is left out keeps its place, with its reason.
+
+        A preference becomes a row of two parts, chosen and rejected.
 
         Raises:
-            DataError: a conversation the template cannot render, with its place.
+            DataError: a record the template cannot render, with its place.
         """
         batch = _Batch(self)
         for record in records:
@@ -173,7 +184,12 @@ class Encoder:
         return strips or behind != newline + alone
 
     def _anchor(self, before: str) -> str:
-        """What stands for the text before a segment: the control token it ends with, or a line break."""
+        """What stands for the text before a segment: the control token it ends with, or a line break.
+
+        Nothing stands for what opens a document: its text gets the ids that the tokenizer gives a text by itself.
+        """
+        if self._opening and before == self._opening:
+            return ""
         return next((token for token in self.control.tokens if before.endswith(token)), "\n")
 
     def _after(self, anchor: str, ids: list[int], text: str) -> list[int]:
@@ -193,6 +209,7 @@ class _Batch:
         self.num_parts: list[int] = []
         self.special: list[bool] = []
         self.unfilled: list[bool] = []
+        self.good: list[bool] = []
         self.questions: list[bytes] = []
         self.origins: list[bytes] = []
         self.reasons: list[bytes] = []
@@ -201,26 +218,38 @@ class _Batch:
     def __len__(self) -> int:
         return len(self.num_parts)
 
-    def add(self, record: Conversation | LeftOut) -> None:
-        """Render one conversation; one that is left out has its reason instead."""
+    def add(self, record: Record | LeftOut) -> None:
+        """Render one record; one that is left out has its reason instead."""
         reason, special, question = "", False, bytes(QUESTION_BYTES)
         parts: list[list[Segment]] = []
         if isinstance(record, LeftOut):
             reason = record.reason
         else:
             try:
-                parts, special = self.encoder.render(record)
+                parts, special = self._rendered(record)
             except DataError as fault:
                 raise DataError(f"{record.origin}: {fault}") from None
-            question = _digest(record)
+            question = _digest(conversations_of(record)[0])
             self.characters += sum(len(segment.text) for segments in parts for segment in segments)
         self.parts += parts
         self.num_parts.append(len(parts))
         self.special.append(special)
-        self.unfilled.append(isinstance(record, Conversation) and _leaves_a_name_open(record))
+        self.unfilled.append(
+            not isinstance(record, LeftOut) and any(map(_leaves_a_name_open, conversations_of(record)))
+        )
+        self.good.append(isinstance(record, Conversation) and record.label is True)
         self.questions.append(question)
         self.origins.append(record.origin.encode("utf-8", "backslashreplace"))
         self.reasons.append(reason.encode())
+
+    def _rendered(self, record: Record) -> tuple[list[list[Segment]], bool]:
+        """As `Encoder.render`; of a pair, one row for each answer."""
+        if not isinstance(record, Preference):
+            return self.encoder.render(record)
+        rendered = [self.encoder.render(conversation) for conversation in record.conversations()]
+        if any(len(parts) != 1 for parts, _ in rendered):
+            raise DataError("the template writes an answer of several messages in several rows; a pair needs one each.")
+        return [parts[0] for parts, _ in rendered], any(special for _, special in rendered)
 
     def encoded(self) -> EncodedRows:
         """The batch as arrays."""
@@ -243,6 +272,7 @@ class _Batch:
             num_parts=np.array(self.num_parts, np.int64),
             special=np.array(self.special, np.bool_),
             unfilled=np.array(self.unfilled, np.bool_),
+            good=np.array(self.good, np.bool_),
             questions=np.frombuffer(b"".join(self.questions), np.uint8).reshape(-1, QUESTION_BYTES),
             origins=np.frombuffer(b"".join(self.origins), np.uint8),
             origin_lengths=np.array([len(origin) for origin in self.origins], np.int64),

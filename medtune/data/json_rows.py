@@ -39,7 +39,10 @@ def read_json(file: BinaryIO, name: str, encoding: str | None) -> Iterator[Row |
         DataError: broken JSON, with its line and column, an encoding that does not fit, or a registry of data sets.
     """
     codec = codec_of(file, encoding)
-    form = _form(head_of(file, codec, BLOCK))
+    head = head_of(file, codec, BLOCK)
+    form = _form(head)
+    if form == "object" and "\n" not in head.strip() and _goes_on(file, name, codec):
+        form = "lines"
     if form == "lines":
         yield from _lines(file, name, codec)
         return
@@ -73,6 +76,13 @@ def _form(head: str) -> str:
     if "\n" in head[start:end]:
         return "object"
     return "object" if not head[end:].strip() and _holds_rows(value) else "lines"
+
+
+def _goes_on(file: BinaryIO, name: str, codec: str) -> bool:
+    """Tell whether anything follows the first line, which may be long."""
+    with open_text(file, name, codec) as text:
+        pieces = iter(partial(text.readline, BLOCK), "")
+        return any(piece.endswith("\n") for piece in pieces) and any(not piece.isspace() for piece in pieces)
 
 
 def _holds_rows(value: dict[str, Any]) -> bool:

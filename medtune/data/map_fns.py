@@ -284,8 +284,17 @@ def resolve_map_fn(spec: str | MapFn | None, *head: Row) -> MapFn:
 
 
 def format_name(map_fn: MapFn, row: Row) -> str:
-    """Name of the format that a map function reads a row by, for reports to count."""
-    return map_fn.name_of(row.fields) if isinstance(map_fn, ByShape) else _name(map_fn).removesuffix("_map_fn")
+    """Name of the format that a map function reads a row by, for reports to count.
+
+    Raises:
+        DataError: no format fits the row.
+    """
+    if not isinstance(map_fn, ByShape):
+        return _name(map_fn).removesuffix("_map_fn")
+    try:
+        return map_fn.name_of(row.fields)
+    except DataError as fault:
+        raise DataError(f"{row.origin}: {fault}") from None
 
 
 def apply_map_fn(map_fn: MapFn, row: Row) -> Record:

@@ -44,6 +44,8 @@ class EncodeReport:
     """Of those, rows with a sample."""
     num_split_samples: int = 0
     """Samples that they became."""
+    num_repeated: int = 0
+    """Tokens that end one piece of a row and stand, untrained, before the next: of all pieces, left out or not."""
     num_special_in_text: int = 0
     """Rows whose text holds a control token's text; it was encoded as ordinary text."""
     num_unfilled: int = 0
@@ -60,7 +62,7 @@ class EncodeReport:
         rows_dropped = sum(count for reason, count in self.dropped.items() if reason != UNTRAINED_PIECE)
         whole = self.num_samples - self.num_split_samples
         rows = whole + self.num_split_kept + rows_dropped
-        tokens = self.num_tokens + sum(self.dropped_tokens.values())
+        tokens = self.num_tokens + sum(self.dropped_tokens.values()) - self.num_repeated
         if tokens != self.num_tokens_read or rows != self.num_parts:
             raise MedtuneError(
                 f"encoding lost count: {self.num_tokens_read} tokens in, {tokens} out or dropped; {self.num_parts} "
@@ -87,7 +89,8 @@ def fit_samples(
         chosen: (n,) indices of rows, ascending.
         max_length: most tokens a sample may have; None for no limit.
         overflow: what becomes of longer rows. "drop" leaves them out; "truncate" cuts off the end, adding no end
-            token; "split" cuts them into samples of `max_length`, the later ones without their prompt; "error" stops.
+            token; "split" cuts them into samples of `max_length`, the later ones without their prompt: each begins
+            with the last token of the one before, so that every trained token is predicted once; "error" stops.
             Whatever has no trained token left is left out too, and everything is counted in the report.
 
     Raises:
@@ -148,9 +151,10 @@ class _Cuts:
             self._lose(CUT_OFF, int((self.lengths - limit)[self.long].sum()))
         else:
             report.num_split = int(self.long.sum())
-            pieces[self.long] = -(-self.lengths[self.long] // limit)
+            pieces[self.long] = -(-(self.lengths[self.long] - 1) // (limit - 1))
+            report.num_repeated = int((pieces - 1).sum())
         of = np.repeat(np.arange(len(self.parts)), pieces)
-        begin = (np.arange(len(of)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * limit
+        begin = (np.arange(len(of)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * (limit - 1)
         lengths = np.minimum(self.lengths[of] - begin, limit)
         starts = self.rows.starts[self.parts[of]] + begin
         num_trained = np.array(self.rows.num_trained[self.parts[of]])

@@ -14,6 +14,7 @@ import numpy as np
 
 from medtune.build import Count, Share, Within, checked_by
 from medtune.data.cache import data_identity
+from medtune.data.kinds import Kind, check_kind, mismatched_partners, whole_pairs, with_answer_of
 from medtune.data.map_fns import named_map_fn
 from medtune.data.overflow import EncodeReport, Overflow, fit_samples
 from medtune.data.packing import mix_packs, plan_packs
@@ -44,6 +45,16 @@ class TrainingData:
     seed: int = 0
     folder: Path | None = None
     """Where the encoded rows are kept; None if they are in memory alone."""
+    kind: Kind = "answers"
+    max_length: int = 0
+    """Tokens of the longest sample that is allowed."""
+
+    @cached_property
+    def partners(self) -> np.ndarray | None:
+        """(n,) of labelled answers: the sample whose answer each prompt is also seen with."""
+        if self.kind != "labels":
+            return None
+        return mismatched_partners(self.samples.rows.questions[self.samples.row], self.seed)
 
     def __len__(self) -> int:
         return len(self.packs)
@@ -52,7 +63,8 @@ class TrainingData:
         """Packs of an epoch: as many in each, with other members. A pure function of the seed and the epoch."""
         if epoch == 0 or self.report.capacity is None:
             return self.packs
-        return mix_packs(self.packs, self.samples.lengths, self.report.capacity, [self.seed, epoch])
+        groups = _groups(self.samples, self.kind)
+        return mix_packs(self.packs, self.samples.lengths, self.report.capacity, [self.seed, epoch], groups)
 
     def fingerprint(self) -> str:
         """sha256 over token ids, mask and packs: the same data, encoded the same way."""
@@ -67,6 +79,8 @@ class TrainingData:
         digest.update(self.samples.offsets.data)
         for pack in self.packs:
             digest.update(np.asarray(pack, dtype=np.int64).data)
+        if self.kind == "labels":
+            digest.update(np.ascontiguousarray(self.samples.rows.good[self.samples.row]).data)
         return digest.hexdigest()
 
 
@@ -134,11 +148,15 @@ def _precheck_dataset(
     placeholders: Any = None,
     part: str = "train",
     required: bool = False,
+    kind: str = "answers",
+    train_on: str = "answers",
+    overflow: str = "drop",
     **_: Any,
 ) -> None:
     if dataset_map_fn is not None:
         named_map_fn(dataset_map_fn)
     check_placeholders(placeholders or {})
+    check_kind(kind, train_on, overflow)
     if required and part == "val" and not val_ratio:
         raise ConfigError("save_best and early_stopping_patience need validation data: val_ratio or val_data_path.")
     if part == "all" and val_ratio:
@@ -155,6 +173,7 @@ def build_dataset(
     tokenizer: PreTrainedTokenizerBase,
     max_length: Annotated[int, Within(2)],
     *,
+    kind: Kind = "answers",
     dataset_map_fn: str | Callable[..., Any] | None = None,
     prompt_template: str | Mapping[str, Any] | Template | None = None,
     system: str = "",
@@ -177,7 +196,9 @@ def build_dataset(
     Args:
         dataset: rows: what `data.readers.read_data` yields, or a list or `datasets.Dataset` of dicts.
         tokenizer: of the base model.
-        max_length: tokens of the longest sample, and of a pack.
+        max_length: tokens of the longest sample, and of a pack; of pairs a pack holds twice as many, so that each fits.
+        kind: what is learnt from a row: "answers"; "pairs" of a chosen and a rejected one, each a sample; or "labels",
+            answers labelled true or false. A pair is kept or left out as a whole.
         dataset_map_fn: from a row to a conversation: a function, a name (`medtune list-dataset-format`), or None to
             detect it from the first row.
         prompt_template: a name, XTuner's mapping or a Template; None is the tokenizer's own chat template.
@@ -205,7 +226,7 @@ def build_dataset(
     template = resolve_template(prompt_template, tokenizer)
     prepared = prepare(
         partial(rows_of, dataset),
-        Recipe(tokenizer, template, dataset_map_fn, system, train_on, placeholders or {}),
+        Recipe(tokenizer, template, dataset_map_fn, system, train_on, placeholders or {}, kind),
         partial(data_identity, dataset),
         in_memory=not data_cache or isinstance(dataset, Iterator),  # an iterator is read once, by one process
         overwrite=overwrite_cache,
@@ -213,7 +234,12 @@ def build_dataset(
     )
     rows = prepared.rows
     chosen, dropped, num_repeated = select_rows(rows, drop_empty, val_ratio, part, max_dataset_length, seed)
+    unfit: dict[str, list[str]] = {}
+    if kind == "pairs":
+        chosen, unpaired, unfit = whole_pairs(rows, chosen, max_length, overflow)
+        dropped += unpaired
     samples, told = fit_samples(rows, chosen, max_length, overflow)
+    told.dropped_origins.update(unfit)
     if not len(samples):
         reasons = ", ".join(f"{n} {why}" for why, n in (dropped + Counter(told.dropped)).items()) or "none"
         use = {"train": "train on", "val": "validate with; raise val_ratio", "all": "validate with"}[part]
@@ -221,15 +247,25 @@ def build_dataset(
     map_name = getattr(prepared.map_fn, "__name__", type(prepared.map_fn).__name__)
     report = DatasetReport(map_name, _template_name(template), len(rows), num_repeated, told, dropped=dropped)
     report.check()
-    packs = _packs(samples, max_length, pack_to_max_length and part == "train", seed, report)
-    return TrainingData(samples, packs, report, template, seed, prepared.folder)
+    packs = _packs(samples, max_length, pack_to_max_length and part == "train", seed, report, kind)
+    return TrainingData(samples, packs, report, template, seed, prepared.folder, kind, max_length)
 
 
-def _packs(samples: EncodedSamples, max_length: int, pack: bool, seed: int, report: DatasetReport) -> list[list[int]]:
-    packs = plan_packs(samples.lengths, max_length, seed) if pack else [[i] for i in range(len(samples))]
+def _packs(
+    samples: EncodedSamples, max_length: int, pack: bool, seed: int, report: DatasetReport, kind: Kind
+) -> list[list[int]]:
+    together = 2 if kind == "pairs" else 1
+    capacity = max_length * together
+    alone = [list(range(i, i + together)) for i in range(0, len(samples), together)]
+    packs = plan_packs(samples.lengths, capacity, seed, _groups(samples, kind)) if pack else alone
     report.num_packs = len(packs)
-    report.capacity = max_length if pack else None
+    report.capacity = capacity if pack else None
     return packs
+
+
+def _groups(samples: EncodedSamples, kind: Kind) -> np.ndarray | None:
+    """The group of each sample, the two of a pair in one; None if each is a group of its own."""
+    return np.arange(len(samples)) // 2 if kind == "pairs" else None
 
 
 def _template_name(template: Template | TokenizerTemplate) -> str:
@@ -246,6 +282,35 @@ class _SampleLists:
         return [self.samples[i] for i in indices]
 
 
+class _Labelled(_SampleLists):
+    """The same of labelled answers: each with its label, and its prompt with another row's answer."""
+
+    def __init__(self, dataset: TrainingData) -> None:
+        super().__init__(dataset.samples)
+        self.dataset = dataset
+
+    def __getitem__(self, indices: list[int]) -> list[dict[str, Any]]:
+        return [self._labelled(i) for i in indices]
+
+    def _labelled(self, i: int) -> dict[str, Any]:
+        samples, partners = self.samples, self.dataset.partners
+        assert partners is not None
+        sample, other = samples[i], samples[int(partners[i])]
+        good = bool(samples.rows.good[samples.row[i]])
+        return {**sample, "good": good, "mismatched": with_answer_of(sample, other, self.dataset.max_length)}
+
+
+class _Texts(_SampleLists):
+    """Lists of packs, each as one sample: its documents end to end, the first token of each untrained."""
+
+    def __getitem__(self, packs: list[list[int]]) -> list[dict[str, Any]]:  # type: ignore[override]
+        return [self._text([self.samples[i] for i in pack]) for pack in packs]
+
+    def _text(self, documents: list[dict[str, Any]]) -> dict[str, Any]:
+        joined = {name: np.concatenate([d[name] for d in documents]) for name in ("input_ids", "labels")}
+        return {**joined, "origin": ", ".join(d["origin"] for d in documents)}
+
+
 def step_dataloader(
     dataset: TrainingData | None,
     batch_size: Count = 1,
@@ -254,6 +319,7 @@ def step_dataloader(
     shuffle: bool = True,
     seed: int = 0,
     group_by_length: bool = False,
+    isolate_documents: bool = True,
 ) -> DataLoader[StepBatch] | None:
     """DataLoader whose items are optimizer steps (`StepBatch`); its `batch_sampler` is a `StepSampler`.
 
@@ -265,6 +331,8 @@ def step_dataloader(
         shuffle: a new order, and other packs, each epoch.
         seed: of the order.
         group_by_length: the packs of a step are of similar length; the order of the steps stays random.
+        isolate_documents: each sample attends to itself alone; False reads a pack as one text, in which a document sees
+            those before it.
     """
     if dataset is None:
         return None
@@ -286,9 +354,13 @@ def step_dataloader(
         world_size=dist.get_world_size() if together else 1,
         epoch_packs=dataset.epoch_packs,
         lengths=dataset.samples.lengths if group_by_length else None,
+        whole_packs=not isolate_documents,
     )
+    items = _SampleLists(dataset.samples) if isolate_documents else _Texts(dataset.samples)
+    if dataset.kind == "labels":
+        items = _Labelled(dataset)
     return DataLoader(
-        _SampleLists(dataset.samples),  # type: ignore[arg-type]
+        items,  # type: ignore[arg-type]
         batch_sampler=sampler,
         collate_fn=collate_step,
         num_workers=num_workers,

@@ -13,7 +13,7 @@ from medtune.errors import ConfigError
 NAMES = ("name", "author")
 """What the published sets leave open (CareGPT's and LLaMA-Factory's)."""
 
-SameRecord = TypeVar("SameRecord", Conversation, Preference)
+SameRecord = TypeVar("SameRecord", Conversation, Preference, Record)
 
 
 def check_placeholders(values: Any) -> None:

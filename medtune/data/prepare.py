@@ -14,6 +14,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -30,10 +31,11 @@ from typing import Any
 from medtune import errors
 from medtune.data import cache
 from medtune.data.encode import Encoder, LeftOut
+from medtune.data.kinds import Kind, conversations_of, of_kind, with_system
 from medtune.data.map_fns import NUM_HEAD_ROWS, MapFn, apply_map_fn, resolve_map_fn
 from medtune.data.placeholders import fill_placeholders
-from medtune.data.records import Conversation, Message, Row, SkippedRow, mark_trained, to_conversation
-from medtune.data.store import EncodedRows, join_folders, join_rows, open_rows, write_rows
+from medtune.data.records import Conversation, Record, Row, SkippedRow, mark_trained, to_conversation
+from medtune.data.store import EncodedRows, join_folders, join_rows, open_rows, sound_rows, write_rows
 from medtune.data.templates import Template, TokenizerTemplate
 from medtune.errors import DataError, EnvironmentFault, MedtuneError
 from medtune.files import MANIFEST, fsync, private, read_json, remove, write_json
@@ -42,6 +44,7 @@ SMALL = 4096
 """Rows that are encoded here and now: starting processes would take as long."""
 ROWS_PER_SHARD = 4096
 KEY_LETTERS = 32
+SHARD = re.compile(r"\d{8}")
 STOP = "stop"
 EMPTY_ANSWER = "empty answer"
 STARTED = time.time()
@@ -61,29 +64,35 @@ class Recipe:
     system: str = ""
     train_on: Any = "answers"
     placeholders: Mapping[str, str] = field(default_factory=dict)
+    kind: Kind = "answers"
+    """What is learnt from a row; see `kinds`."""
 
     def for_rows(self, head: Sequence[Row]) -> Recipe:
         """The recipe with its map function found by the first rows."""
         return replace(self, map_fn=resolve_map_fn(self.map_fn, *head[:NUM_HEAD_ROWS]))
 
-    def conversations(self, rows: Iterable[Row]) -> Iterator[Conversation | LeftOut]:
+    def records(self, rows: Iterable[Row]) -> Iterator[Record | LeftOut]:
         """Map and validate rows; `map_fn` is a function. Raises DataError with the row's place."""
-        assert callable(self.map_fn)
         for row in rows:
             try:
-                conversation = to_conversation(apply_map_fn(self.map_fn, row), row.origin)
+                record = self._record(row)
             except SkippedRow as skipped:
                 yield LeftOut(skipped.reason, row.origin)
                 continue
-            if self.system and conversation.messages[0].role != "system":
-                messages = (Message("system", self.system), *conversation.messages)
-                conversation = replace(conversation, messages=messages)
-            conversation = fill_placeholders(mark_trained(conversation, self.train_on), self.placeholders)
-            yield LeftOut(EMPTY_ANSWER, row.origin) if _has_empty_target(conversation) else conversation
+            record = fill_placeholders(with_system(record, self.system) if self.system else record, self.placeholders)
+            is_empty = any(map(_has_empty_target, conversations_of(record)))
+            yield LeftOut(EMPTY_ANSWER, row.origin) if is_empty else record
+
+    def _record(self, row: Row) -> Record:
+        assert callable(self.map_fn)
+        record = apply_map_fn(self.map_fn, row)
+        if self.kind == "answers":
+            return mark_trained(to_conversation(record, row.origin), self.train_on)
+        return of_kind(record, self.kind)
 
     def encode(self, rows: Iterable[Row]) -> Iterator[EncodedRows]:
         """Encode rows in batches, in order. Raises DataError with the row's place."""
-        return Encoder(self.template, self.tokenizer).batches(self.conversations(rows))
+        return Encoder(self.template, self.tokenizer).batches(self.records(rows))
 
     def key(self, data: Any) -> str | None:
         """The key of the result for a data set's identity, or None where something cannot be told."""
@@ -92,7 +101,7 @@ class Recipe:
             tokenizer=cache.tokenizer_identity(self.tokenizer),
             template=cache.template_identity(self.template),
             map_fn=cache.function_identity(self.map_fn),
-            settings=[self.system, self.train_on, dict(self.placeholders)],
+            settings=[self.system, self.train_on, dict(self.placeholders), self.kind],
         )
 
 
@@ -162,12 +171,9 @@ def _prepared_once(read: Source, recipe: Recipe, num_proc: int) -> EncodedRows:
 
 def _kept(folder: Path, read: Source, recipe: Recipe, overwrite: bool, num_proc: int) -> EncodedRows:
     def ready() -> EncodedRows | None:
-        manifest = folder / MANIFEST
-        with contextlib.suppress(MedtuneError, OSError):
-            if not overwrite or manifest.stat().st_mtime >= STARTED:
-                rows = open_rows(folder)
-                if read_json(manifest).get("rows") == len(rows):
-                    return rows
+        with contextlib.suppress(OSError):
+            if not overwrite or (folder / MANIFEST).stat().st_mtime >= STARTED:
+                return _complete(folder, recipe)
         return None
 
     if (rows := ready()) is not None:
@@ -188,11 +194,15 @@ def _make(folder: Path, read: Source, recipe: Recipe, num_proc: int) -> None:
     """Prepare into a folder that appears when it is complete; what an earlier try left is used."""
     partial = folder.with_suffix(".partial")
     shards = partial / "shards"
-    if not (partial / MANIFEST).exists():
+    if _complete(partial, recipe) is None:
+        if not cache.is_own(partial) or not partial.is_dir():
+            remove(partial)
         shards.mkdir(parents=True, exist_ok=True)
-        for found in list(shards.iterdir()):
-            if not _is_complete(found):
-                remove(found)
+        left = [found for found in partial.iterdir() if found != shards]
+        num_ids = _num_ids(recipe)
+        left += [f for f in shards.iterdir() if not (SHARD.fullmatch(f.name) and sound_rows(f, num_ids))]
+        for found in left:
+            remove(found)
         num_rows = _Workers(shards, read, recipe, num_proc).run()
         join_folders(sorted(shards.iterdir()), partial)
         unfinished = partial / f"{MANIFEST}.part"
@@ -200,18 +210,25 @@ def _make(folder: Path, read: Source, recipe: Recipe, num_proc: int) -> None:
         fsync(unfinished)
         unfinished.rename(partial / MANIFEST)
     shutil.rmtree(shards, ignore_errors=True)
-    if folder.exists():
-        remove(folder)
+    remove(folder)
     partial.rename(folder)
     fsync(folder.parent)
 
 
-def _is_complete(shard: Path) -> bool:
-    """Whether a shard is whole: renamed, and of the sizes that it gives itself, also after the power failed."""
-    try:
-        return not shard.suffix and shard.is_dir() and bool(len(open_rows(shard)))
-    except MedtuneError:
-        return False
+def _complete(folder: Path, recipe: Recipe) -> EncodedRows | None:
+    """The rows of a folder that is done; None for one that is not, is damaged, or is not all this user's."""
+    if not (folder / MANIFEST).is_file() or not cache.is_own(folder):
+        return None
+    rows = sound_rows(folder, _num_ids(recipe))
+    with contextlib.suppress(MedtuneError):
+        if rows and read_json(folder / MANIFEST).get("rows") == len(rows):
+            return rows
+    return None
+
+
+def _num_ids(recipe: Recipe) -> int:
+    """One more than the largest token id."""
+    return 1 + max(recipe.tokenizer.get_vocab().values())
 
 
 # ---------------------------------------------------------------- processes

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from medtune.data.kinds import conversations_of
 from medtune.data.map_fns import NUM_HEAD_ROWS, format_name
 from medtune.data.overflow import EncodeReport, check_limits, fit_samples
 from medtune.data.prepare import LeftOut, Recipe
-from medtune.data.records import Conversation, Row
+from medtune.data.records import Record, Row
 from medtune.data.store import EncodedSamples, join_rows
 from medtune.errors import DataError, UsageError
 
@@ -24,7 +25,7 @@ class Preview:
     row: Row
     format: str
     """Name of the map function, or of the shape it detected."""
-    conversation: Conversation | LeftOut
+    record: Record | LeftOut
     """A row that is not trained on is left out, with the reason."""
     parts: EncodedSamples
     """The training rows that it becomes, whole: several under a template that rewrites earlier turns, or none."""
@@ -34,10 +35,12 @@ class Preview:
     def as_json(self, tokenizer: Any) -> dict[str, Any]:
         """All of it for a machine, the row's text included."""
         told: dict[str, Any] = {"origin": self.row.origin, "fields": self.row.fields, "format": self.format}
-        if isinstance(self.conversation, LeftOut):
-            return {**told, "left_out": self.conversation.reason}
-        told["messages"] = [vars(message) for message in self.conversation.messages]
-        told["tools"] = list(self.conversation.tools)
+        if isinstance(self.record, LeftOut):
+            return {**told, "left_out": self.record.reason}
+        conversations = conversations_of(self.record)
+        names = ("messages",) if len(conversations) == 1 else ("chosen", "rejected")
+        told |= {name: [vars(m) for m in c.messages] for name, c in zip(names, conversations, strict=True)}
+        told["tools"] = list(self.record.tools)
         parts = [
             {"text": tokenizer.decode(part["input_ids"]), "input_ids": part["input_ids"].tolist(),
              "trained": (part["labels"] >= 0).tolist()}
@@ -70,7 +73,7 @@ def preview_row(rows: Iterable[Row], number: int, recipe: Recipe, max_length: in
         raise UsageError(f"row {number}: the data has rows 1 to {last}." if last else "the data has no rows.")
     recipe = recipe.for_rows(head)
     assert callable(recipe.map_fn)
-    conversation = next(iter(recipe.conversations([row])))
+    record = next(iter(recipe.records([row])))
     encoded = join_rows(recipe.encode([row]))
     whole, _ = fit_samples(encoded, np.arange(len(encoded)), None, "drop")
     try:
@@ -78,7 +81,7 @@ def preview_row(rows: Iterable[Row], number: int, recipe: Recipe, max_length: in
         fate = _fate(report, max_length)
     except DataError as fault:
         fate = f"stops the run: {fault}"
-    return Preview(row, format_name(recipe.map_fn, row), conversation, whole, fate)
+    return Preview(row, format_name(recipe.map_fn, row), record, whole, fate)
 
 
 def _fate(report: EncodeReport, max_length: int | None) -> str:

@@ -10,6 +10,7 @@ from medtune.build import checked_by
 from medtune.data import hubs
 from medtune.data.archives import Bounds, Source, suffix_of
 from medtune.data.cache import files_identity
+from medtune.data.catalog import located
 from medtune.data.containers import SUFFIXES, Item, Reading, data_names, files_of_split, going_on, pick, read_source
 from medtune.data.json_rows import as_row
 from medtune.data.records import Row
@@ -17,7 +18,14 @@ from medtune.data.texts import DOCUMENTS
 from medtune.errors import DataError, UsageError, nearest, printable
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-EMBEDDED = {"medication-qa": ASSETS / "medication_qa.xlsx"}
+EMBEDDED = {
+    "answer-pairs": ASSETS / "answer_pairs.jsonl",
+    "medication-labels": ASSETS / "medication_labels.jsonl",
+    "medication-pairs": ASSETS / "medication_pairs.jsonl",
+    "medication-qa": ASSETS / "medication_qa.xlsx",
+    "medical-documents": ASSETS / "medical_documents.jsonl",
+    "self-cognition": ASSETS / "self_cognition.json",
+}
 
 
 def require_data(data_path: str | Path, documents: str = "line", **_: Any) -> None:
@@ -28,6 +36,7 @@ def require_data(data_path: str | Path, documents: str = "line", **_: Any) -> No
     """
     if documents not in DOCUMENTS:
         raise DataError(f"documents={documents!r}; known are {', '.join(DOCUMENTS)}.{nearest(documents, DOCUMENTS)}")
+    data_path = located(data_path)[0]
     name, path = str(data_path), Path(data_path).expanduser()
     if path.exists() and not path.is_file() and not path.is_dir():
         raise DataError(f"{name}: neither a file nor a folder; a pipe or a device cannot be read twice. Save it first.")
@@ -57,9 +66,9 @@ def read_data(
     Args:
         data_path: a file (json, jsonl, csv, tsv, xlsx, xls, parquet, arrow, txt, md, xml of MedQuAD or CNXML), one
             compressed (gz, bz2, xz), an archive (zip, tar) or a folder of such files, the name of an embedded data set
-            ("medication-qa"), a Hugging Face hub id, one file of it (hf://datasets/OWNER/NAME/FILE), or
-            modelscope://ORG/NAME. JSON strings are rows `{"text": ...}`, as documents of plain text are. A JSON object
-            of objects is read as rows keyed by id.
+            ("medication-qa"), one of the catalogue (catalog:NAME, see `catalog`), a Hugging Face hub id, one file of it
+            (hf://datasets/OWNER/NAME/FILE), or modelscope://ORG/NAME. JSON strings are rows `{"text": ...}`, as
+            documents of plain text are. A JSON object of objects is read as rows keyed by id.
         sheet: the sheet of a workbook; needed if it has several.
         columns: conversation field -> column, for example `dict(input="A", output="Answer")`: a header's name, else a
             letter; in JSON the key. Rows then hold these fields and no others.
@@ -76,6 +85,7 @@ def read_data(
         DataError: what is missing or broken, with its place and what there is instead.
     """
     require_data(data_path, documents)
+    data_path, columns = located(data_path, columns)
     how = Reading(sheet, columns, split, encoding, header, documents, subset, streaming)
     local = EMBEDDED.get(str(data_path)) or Path(data_path).expanduser()
     return Rows(lambda: _read(data_path, how), lambda: files_identity(local, repr(how)))

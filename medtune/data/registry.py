@@ -21,6 +21,7 @@ from medtune.data.records import Row
 from medtune.errors import DataError, nearest
 
 FILE = "dataset_info.json"
+NUM_NAMES = 20  # of a registry, in a message
 LOOKED_IN = (Path(), Path("data"))
 """Where a dataset_info.json is looked for, from the current folder, if none is named."""
 
@@ -58,7 +59,7 @@ class Entry:
     """One data set of a registry."""
 
     name: str
-    folder: Path
+    file: Path
     """Where the registry lies; a file is looked for beside it."""
     place: str
     """One of `PLACES`: which of them the entry is read from."""
@@ -81,7 +82,7 @@ class Entry:
     @property
     def where(self) -> str:
         """How messages call the entry."""
-        return f"{self.folder / FILE}: {self.name!r}"
+        return f"{self.file}: {self.name!r}"
 
     def require(self) -> Path | None:
         """Check that the entry can be read; the file or folder, None of a hub. Reads no rows.
@@ -100,7 +101,7 @@ class Entry:
             raise DataError(f"{self.where}: it has {' and '.join(media)}; medtune trains on text.")
         if self.place != "file_name":
             return None
-        path = self.folder / self.location
+        path = self.file.parent / self.location
         if Path(self.location).is_absolute() or ".." in Path(self.location).parts:
             raise DataError(f"{self.where}: file_name {self.location!r} leads out of the registry's folder.")
         if not path.exists():
@@ -241,11 +242,15 @@ def find_entry(name: Any, dataset_info: str | Path | None = None) -> Entry | Non
     current folder and of ./data are looked in.
 
     Raises:
-        DataError: the registry that is named cannot be read.
+        DataError: the registry that is named cannot be read, or has not a name that no path and no hub id is.
     """
     name = str(name)
     if dataset_info is not None:
-        return read_registry(dataset_info).get(name)
+        registry = read_registry(dataset_info)
+        if name not in registry and name not in EMBEDDED and not (set("/.:") & set(name) or Path(name).exists()):
+            known = ", ".join(list(registry)[:NUM_NAMES])
+            raise DataError(f"{dataset_info}: no data set {name!r}; it has {known}.{nearest(name, registry)}")
+        return registry.get(name)
     if "/" in name or name in EMBEDDED or Path(name).exists():
         return None
     registries = (read_registry(folder / FILE) for folder in LOOKED_IN if (folder / FILE).is_file())
@@ -270,7 +275,7 @@ def _entry(name: str, raw: Mapping[str, Any], file: Path) -> Entry:
     named = {group: _names(raw.get(group), where, group) for group in ("columns", "tags")}
     return Entry(
         name=name,
-        folder=file.parent,
+        file=file,
         place=places[0],
         location=raw[places[0]],
         formatting=formatting,

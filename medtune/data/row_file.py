@@ -77,9 +77,9 @@ def _line(fields: Any) -> str:
     try:
         text = json.dumps(fields, ensure_ascii=False, allow_nan=False, default=_plain)
         text.encode("utf-8")
-    except (ValueError, TypeError):  # `from None`: the original may quote the row
+    except (ValueError, TypeError, RecursionError):  # `from None`: the original may quote the row
         raise DataError(
-            "a row holds what JSON has no form for: NaN, bytes, or half of a surrogate pair. "
+            "a row holds what JSON has no form for: NaN, bytes, half of a surrogate pair, or nesting without end. "
             "`medtune data check` tells where."
         ) from None
     return text

@@ -1,12 +1,14 @@
 """Which packs make up which optimizer step: a pure function of (seed, epoch, step), so any position can be seeked.
 
-One item of the sampler is one optimizer step of one rank: a list of micro-batches, each a list of sample indices.
+One item of the sampler is one optimizer step of one rank: a list of micro-batches, each a list of sample indices, or of
+packs of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,7 @@ class StepSampler:
         epoch_packs: packs of an epoch, as many in each; None for the same ones. Asked once for each epoch, where
             `shuffle` is on.
         lengths: (n,) tokens of each sample; if given, the packs of a step are of similar length.
+        whole_packs: a micro-batch is a list of packs, each a list of sample indices; else a list of sample indices.
 
     The last step of an epoch takes what is left. If that is too little for every rank, the others get an empty step
     (they still take part in the gradient exchange). No pack is dropped and none is taken twice.
@@ -44,6 +47,7 @@ class StepSampler:
         world_size: int = 1,
         epoch_packs: Callable[[int], Packs] | None = None,
         lengths: np.ndarray | None = None,
+        whole_packs: bool = False,
     ) -> None:
         self.packs = packs
         self.batch_size = batch_size
@@ -55,6 +59,7 @@ class StepSampler:
         self._epoch_packs = epoch_packs if shuffle else None
         self._planned = (0, packs)
         self._lengths = lengths
+        self._whole_packs = whole_packs
         self.epoch = 0
         self.start = 0
 
@@ -101,10 +106,11 @@ class StepSampler:
     def __len__(self) -> int:
         return self.steps_per_epoch - self.start
 
-    def __iter__(self) -> Iterator[list[list[int]]]:
+    def __iter__(self) -> Iterator[list[list[Any]]]:
         order, packs = self.order(self.epoch), self.packs_of(self.epoch)
         for step in range(self.start, self.steps_per_epoch):
             begin = step * self.packs_per_step
             mine = order[begin : begin + self.packs_per_step][self.rank :: self.world_size]
             micro_batches = [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
-            yield [[s for pack in micro.tolist() for s in packs[pack]] for micro in micro_batches]
+            members = [[list(packs[pack]) for pack in micro.tolist()] for micro in micro_batches]
+            yield members if self._whole_packs else [[s for pack in micro for s in pack] for micro in members]

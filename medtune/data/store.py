@@ -6,6 +6,7 @@ read by memory mapping: what a sample needs is read when it is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from medtune.errors import MedtuneError
+from medtune.errors import MedtuneError, printable
 
 IGNORE_INDEX = -100
 QUESTION_BYTES = 16
@@ -31,12 +32,14 @@ ARRAYS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "num_parts": (np.dtype(np.int64), ()),
     "special": (np.dtype(np.bool_), ()),
     "unfilled": (np.dtype(np.bool_), ()),
+    "good": (np.dtype(np.bool_), ()),
     "questions": (np.dtype(np.uint8), (QUESTION_BYTES,)),
     "origins": (np.dtype(np.uint8), ()),
     "origin_lengths": (np.dtype(np.int64), ()),
     "reasons": (np.dtype(np.uint8), ()),
     "reason_lengths": (np.dtype(np.int64), ()),
 }
+COUNTS = ("lengths", "num_trained", "num_parts", "origin_lengths", "reason_lengths")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,8 @@ class EncodedRows:
     """(n,) bool: the text holds a control token's text, which was encoded as ordinary text."""
     unfilled: np.ndarray
     """(n,) bool: the text leaves a placeholder open, such as `<NAME>`."""
+    good: np.ndarray
+    """(n,) bool: of rows labelled for KTO, those whose answer is a good one; False of all others."""
     questions: np.ndarray
     """(n, 16) uint8: digest of the question, equal for those that a split keeps on one side."""
     origins: np.ndarray
@@ -94,16 +99,20 @@ class EncodedRows:
 
     def origin(self, row: int) -> str:
         """Where a row stands: "train.jsonl:12"."""
-        return self.origins[self._origin_starts[row] : self._origin_starts[row + 1]].tobytes().decode()
+        return (
+            self.origins[self._origin_starts[row] : self._origin_starts[row + 1]].tobytes().decode("utf-8", "replace")
+        )
 
     def reason(self, row: int) -> str:
         """Why a row is left out, or ""."""
-        return self.reasons[self._reason_starts[row] : self._reason_starts[row + 1]].tobytes().decode()
+        return (
+            self.reasons[self._reason_starts[row] : self._reason_starts[row + 1]].tobytes().decode("utf-8", "replace")
+        )
 
     def whole(self) -> bool:
         """True if the arrays are of the sizes that they give each other."""
         sizes = {name: len(getattr(self, name)) for name in ARRAYS}
-        of_rows = ("num_parts", "special", "unfilled", "questions", "origin_lengths", "reason_lengths")
+        of_rows = ("num_parts", "special", "unfilled", "good", "questions", "origin_lengths", "reason_lengths")
         sums = {
             "lengths": ["input_ids", "trained"],
             "num_parts": ["lengths", "num_trained"],
@@ -114,6 +123,28 @@ class EncodedRows:
         return len({sizes[name] for name in of_rows}) == 1 and all(
             sizes[name] == told[key] for key, names in sums.items() for name in names
         )
+
+    def sound(self, num_tokens: int) -> bool:
+        """True if the arrays fit each other and hold what encoding may have made, with ids below `num_tokens`.
+
+        A folder that a disk, or somebody else, has changed may hold anything, and ids are taken as places in a table.
+        """
+        if not self.whole():
+            return False
+        tops = dict.fromkeys(COUNTS, len(self.input_ids) + len(self.origins) + len(self.reasons))
+        tops |= {name: 1 for name, (dtype, _) in ARRAYS.items() if dtype == np.bool_}
+        tops["input_ids"] = num_tokens - 1
+        if not all(_is_within(getattr(self, name), top) for name, top in tops.items()):
+            return False
+        if (self.num_trained > self.lengths).any() or int(self.num_trained.sum()) != int(
+            np.count_nonzero(self.trained)
+        ):
+            return False
+        try:
+            texts = [self.origins.tobytes().decode(), self.reasons.tobytes().decode()]
+        except UnicodeDecodeError:
+            return False
+        return all(printable(text) == text for text in texts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +213,12 @@ class EncodedSamples:
             first = last
 
 
+def _is_within(numbers: np.ndarray, top: int) -> bool:
+    """True if all are from 0 to `top`; a bool is a byte, which may hold more."""
+    numbers = numbers.view(np.uint8) if numbers.dtype == np.bool_ else numbers
+    return not len(numbers) or bool(numbers.min() >= 0 and numbers.max() <= top)
+
+
 def _ends(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
@@ -243,3 +280,11 @@ def open_rows(folder: Path) -> EncodedRows:
     if not rows.whole():
         raise MedtuneError(f"{folder}: its files do not fit each other; remove it.")
     return rows
+
+
+def sound_rows(folder: Path, num_tokens: int) -> EncodedRows | None:
+    """The same, or None for a folder that is missing or damaged (see `EncodedRows.sound`)."""
+    with contextlib.suppress(MedtuneError, OSError):
+        rows = open_rows(folder)
+        return rows if rows.sound(num_tokens) else None
+    return None

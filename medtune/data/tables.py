@@ -5,7 +5,6 @@ Workbooks live in `medtune.data.workbooks`.
 
 from __future__ import annotations
 
-import collections
 import csv
 import datetime
 import io
@@ -24,6 +23,7 @@ Grid: TypeAlias = Iterable[tuple[int, Sequence[Cell]]]
 """(row number in the file, from 1; the cells) pairs. A cell without a value to be had is its fault."""
 
 DELIMITERS = ",\t;|"
+NOTHING = ("nan", "NaN")  # what pandas writes of a missing value that has become text
 SAMPLE = 50  # rows that tell a header from data, and a delimiter from another character
 NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)*%?")
 TITLES = re.compile(  # column names of published sets, whole
@@ -60,7 +60,7 @@ def read_csv(
 
 
 def sniff_delimiter(head: str) -> str:
-    """The delimiter under which most of the first rows are equally wide, and wider than one cell; else the comma.
+    """The delimiter under which most of the first rows are as wide as the very first; else the comma.
 
     >>> sniff_delimiter("ask;answer\\nfever, cough;rest, water\\npain;ice\\n")
     ';'
@@ -72,9 +72,10 @@ def sniff_delimiter(head: str) -> str:
         except csv.Error:
             return 0, 0
         rows = rows[:-1] if len(rows) > 1 and len(head) >= BLOCK // 16 else rows  # the last may be cut
-        widths = collections.Counter(len(row) for row in rows if row)
-        width, count = max(widths.items(), key=lambda item: item[1], default=(0, 0))
-        return (count / sum(widths.values()), width) if width > 1 else (0, 0)
+        widths = [len(row) for row in rows if row]
+        if not widths or widths[0] == 1:  # commas of the sentences below it make no table of a header without one
+            return 0, 0
+        return widths.count(widths[0]) / len(widths), widths[0]
 
     return max(DELIMITERS, key=evenness)  # the comma on a tie
 
@@ -161,6 +162,7 @@ def table_rows(
             )
             continue
         fields = {field: cells[index] if index < len(cells) else "" for field, index in chosen.items()}
+        fields = {field: "" if cell in NOTHING else cell for field, cell in fields.items()}
         fault = next((cell for cell in fields.values() if isinstance(cell, DataError)), None)
         yield fault or Row(fields, origin(number, letter))
 

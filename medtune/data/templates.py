@@ -23,10 +23,12 @@ from medtune.errors import ConfigError, DataError, nearest
 __all__ = [
     "PROMPT_TEMPLATE",
     "SYSTEM_TEMPLATE",
+    "DocumentTemplate",
     "Segment",
     "Template",
     "TokenizerTemplate",
     "ToolFormat",
+    "document_template",
     "resolve_template",
     "special_tokens",
     "stop_strings",
@@ -256,6 +258,37 @@ class _Prompt:
 
     def take(self) -> Segment:
         return Segment(self.text, False, self.spans)
+
+
+@dataclass(frozen=True)
+class DocumentTemplate(Template):
+    """Plain text for continued pre-training: what the tokenizer begins a text with, the text, and the end token.
+
+    All of it but the beginning is trained. Of a row with several texts, such as a question and its answer, the document
+    is one behind the other, a line break between them. Chat in this format continues a text.
+    """
+
+    @property
+    def prompt_markup(self) -> str:
+        """Only what ends a document is a control token."""
+        return self.markup
+
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, tools: Tools = ()
+    ) -> list[Segment]:
+        """The document; without its end token, if it is to be continued."""
+        text = "\n".join(message.content for message in messages)
+        end = [] if add_generation_prompt else [Segment(self.end, True)]
+        return [segment for segment in (Segment(self.bos, False), Segment(text, True), *end) if segment.text]
+
+    def to_jinja(self, bos: str = "") -> str:
+        """Nothing: a document says nothing of chat, so a checkpoint keeps the base's own chat template."""
+        return ""
+
+
+def document_template(end: str | None = None) -> DocumentTemplate:
+    """The format of documents that end with the token `end`; None is the tokenizer's eos token."""
+    return DocumentTemplate("document", "{input}", suffix=end or "", suffix_as_eos=end is not None)
 
 
 def _template(name: str, entry: Mapping[str, Any]) -> Template:

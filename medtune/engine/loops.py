@@ -165,6 +165,7 @@ class TrainLoop(BaseLoop):
         num_units, num_tokens, num_samples, *self.signals = distributed.sum_counts(*counts, *self.runner.signals)
         if num_units == 0:
             return self._skip_step(num_tokens, num_samples, started, loaded)
+        model.begin_step(batch.micro_batches, distributed.sum_over_ranks)
         sums = torch.zeros(1 + len(model.train_logs), device=model.device)  # loss, logs
         for micro in batch.micro_batches:
             output = model(micro.to(model.device))

@@ -10,6 +10,7 @@ from mmengine.runner import set_random_seed
 
 from medtune.build import build, check, raise_faults
 from medtune.config import Config
+from medtune.data.pipeline import build_dataset
 from medtune.engine import checkpoint, distributed, signals
 from medtune.engine import resume as resuming
 from medtune.engine.identity import identity
@@ -33,14 +34,26 @@ def prepare_inputs(config: Config) -> Inputs:
     values = config.values
     set_random_seed(_seed(config))
     faults = [f"the config has no {name!r}" for name in NEEDED if not values.get(name)]
+    if not faults:
+        faults += _kind_faults(values)
     raise_faults(faults + check(values))
     memo: dict[int, Any] = {}
     tokenizer = build(values["tokenizer"], memo)
     dataset = build(values["train_dataset"], memo)
-    tokenizer.chat_template = dataset.template.to_jinja()  # saved so, for any tool to read what was trained on
+    if trained_on := dataset.template.to_jinja():
+        tokenizer.chat_template = trained_on  # saved so, for any tool to read
     train_data = build(values["train_dataloader"], memo)
     val_data = build(values["val_dataloader"], memo) if values.get("val_dataloader") else None
     return Inputs(tokenizer, dataset, train_data, val_data, memo)
+
+
+def _kind_faults(values: dict[str, Any]) -> list[str]:
+    """Data of another kind than the stage learns from would train in silence."""
+    stage, data = values["model"], values["train_dataset"]
+    if not (isinstance(stage, dict) and isinstance(data, dict) and data.get("type") is build_dataset):
+        return []
+    wanted, got = getattr(stage.get("type"), "kind", "answers"), data.get("kind", "answers")
+    return [f"train_dataset.kind: {got!r}, and the model trains on {wanted!r}"] if got != wanted else []
 
 
 def build_runner(config: Config, inputs: Inputs, work_dir: Path) -> MedtuneRunner:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from mmengine.hooks import Hook
+from torch.utils.data import DataLoader
 
 from medtune.build import Count
 from medtune.data.collate import StepBatch
@@ -36,13 +37,14 @@ class Sums(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(model: Stage, batches: Iterable[StepBatch]) -> Sums:
+def evaluate(model: Stage, batches: Collection[StepBatch] | DataLoader[StepBatch]) -> Sums:
     """Run the model over batches in evaluation mode; no random number is drawn and no weight changes.
 
     The sums do not depend on how samples are laid into batches or rows: each attends to itself alone.
     """
     was_training = model.training
     model.eval()
+    model.begin_step((micro for batch in batches for micro in batch.micro_batches), distributed.sum_over_ranks)
     totals = torch.zeros(2 + len(model.eval_logs), dtype=torch.float64, device=model.device)
     for batch in batches:
         for micro in batch.micro_batches:
@@ -138,7 +140,7 @@ class ValidationHook(Hook):
         if runner.loop.ended:
             return
         if data is not None:
-            evaluate(runner.model, itertools.islice(data, REHEARSED_BATCHES))
+            evaluate(runner.model, list(itertools.islice(data, REHEARSED_BATCHES)))
             self._num_characters = count_characters(data.dataset.samples, runner.inputs.tokenizer)  # type: ignore[attr-defined]
         runner.rehearse_save()
 

@@ -26,6 +26,7 @@ WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "tok_embeddings.weight", "word_embeddings.weight")
 HEAD = "lm_head.weight"
+SCORE = "score.weight"
 LORA_NAME = re.compile(r"(.+)\.lora_(embedding_)?(?:(A|B)(?:\.weight)?|(magnitude)_vector(?:\.weight)?)")
 # Initialisations that leave the base weights as they were; the others train on changed ones (PiSSA, OLoRA, LoftQ ...).
 INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
@@ -127,6 +128,43 @@ def _of_module(module: str, pattern: dict[str, Any] | None, default: Any) -> Any
         except re.error:
             raise ModelError(f"{CONFIG}: {key!r}, a rank or alpha pattern, is not a regular expression.") from None
     return default
+
+
+def with_score(
+    stored: dict[str, StoredTensor], config: dict[str, Any], changes: dict[str, Change], pad_token_id: int | None
+) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
+    """Put the score of a reward model's adapter where the base has its vocabulary's head; others stay as they are.
+
+    Args:
+        stored: the base's tensors.
+        config: the base's, of a causal language model.
+        changes: from `read_adapter`.
+        pad_token_id: of the padding that transformers looks past to find the last token.
+
+    Returns: the tensors and the config of a model for sequence classification.
+
+    Raises:
+        ModelError: transformers has no such model of this family.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as NAMES
+
+    score = changes[SCORE].replacement if SCORE in changes else None
+    if score is None or SCORE in stored:
+        return stored, config
+    family = config.get("model_type", "")
+    if family not in NAMES:
+        raise ModelError(f"{score.file}: a reward model's, but transformers has no classification model of {family!r}.")
+    dtype = next(iter(stored.values())).dtype  # the adapter's own is fp32, in which it was trained
+    labels = [f"LABEL_{i}" for i in range(score.shape[0])]
+    changed = {
+        "architectures": [NAMES[family]],
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "tie_word_embeddings": False,
+        "pad_token_id": pad_token_id,
+    }
+    kept = {name: tensor for name, tensor in stored.items() if name != HEAD}
+    return {**kept, SCORE: score._replace(name=SCORE, dtype=dtype)}, {**config, **changed}
 
 
 def untie(

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medtune.build import checked_by
-from medtune.errors import EnvironmentFault, ModelError
+from medtune.data.hubs import MODELSCOPE, on_modelscope
+from medtune.errors import EnvironmentFault, MedtuneError, ModelError
 from medtune.models.checks import check_model
 from medtune.models.identity import model_tensors
+from medtune.models.legacy.families import layout_of
+from medtune.models.legacy.loading import class_config, from_original
+from medtune.models.legacy.tokenizer import original_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +26,9 @@ EMBEDDED = ("med-llama-tiny",)
 COMMIT = re.compile("[0-9a-f]{40}")
 
 DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
+Head = Literal["tokens", "score"]
+"""What a model says of a text: the next token, or a score."""
+SCORE = "score.weight"
 
 # Families whose packed rows equal each sample alone; tests/models/test_attention.py shows it for every one of them.
 # transformers' `_supports_attention_backend` does not tell: of the models that carry it some leak from sample to sample
@@ -52,11 +60,13 @@ def model_folder(name: str | Path, revision: str | None = None, with_code: bool 
             hint = "it is an adapter: name its base model here" if adapter else "a model folder has one"
             raise ModelError(f"{name}: no config.json in this folder; {hint}.")
         return folder
+    wanted = [*_WEIGHTS, *_EVERYTHING_ELSE, *(["*.py"] if with_code else [])]
+    if (there := on_modelscope(str(name))) is not None:
+        return _from_modelscope(there, revision, wanted)
     if not _is_hub_id(str(name)):
         raise ModelError(f"{name}: no such folder. Name a model folder, a hub id, or one of {', '.join(EMBEDDED)}.")
     from huggingface_hub import snapshot_download
 
-    wanted = [*_WEIGHTS, *_EVERYTHING_ELSE, *(["*.py"] if with_code else [])]
     try:
         fetched = Path(snapshot_download(str(name), revision=revision, allow_patterns=wanted))
         if not any(fetched.glob("*.safetensors")):
@@ -72,6 +82,23 @@ def model_folder(name: str | Path, revision: str | None = None, with_code: bool 
     return fetched
 
 
+def _from_modelscope(name: str, revision: str | None, wanted: list[str]) -> Path:
+    try:
+        from modelscope.hub.snapshot_download import snapshot_download
+    except ImportError:
+        raise EnvironmentFault(
+            f"{MODELSCOPE}{name}: the modelscope library is not installed. Run `pip install modelscope`."
+        ) from None
+    try:
+        fetched = Path(snapshot_download(name, revision=revision, allow_file_pattern=wanted))
+        if not any(fetched.glob("*.safetensors")):
+            bins = ["*.bin", "*.bin.index.json"]
+            fetched = Path(snapshot_download(name, revision=revision, allow_file_pattern=bins))
+    except Exception as fault:  # the library raises many kinds
+        raise ModelError(f"{MODELSCOPE}{name}: not to be had: {_first_line(fault)}") from None
+    return fetched
+
+
 def _is_hub_id(name: str) -> bool:
     parts = name.split("/")
     return len(parts) <= 2 and all(parts) and not name.startswith((".", "~", "/"))
@@ -82,7 +109,8 @@ def _precheck_name(
 ) -> Path | None:
     """A local name must be a model folder; a hub id is looked up only when it is loaded, its code only if pinned."""
     name = pretrained_model_name_or_path
-    looks_local = Path(name).expanduser().exists() or name in EMBEDDED or not _is_hub_id(name)
+    on_a_hub = _is_hub_id(name) or on_modelscope(name) is not None
+    looks_local = Path(name).expanduser().exists() or name in EMBEDDED or not on_a_hub
     if trust_remote_code and not looks_local and not COMMIT.fullmatch(revision or ""):
         raise ModelError(
             f"{name}: trust_remote_code runs the code of this repository, so name the commit that you have read: "
@@ -93,6 +121,8 @@ def _precheck_name(
 
 def _precheck_llm(pretrained_model_name_or_path: str, device: str = "auto", **rest: Any) -> None:
     folder = _precheck_name(pretrained_model_name_or_path, **rest)
+    if folder is not None and not rest.get("trust_remote_code"):
+        layout_of(folder)  # refuses what no class of transformers computes
     if folder is not None and not any(folder.glob("*.bin")):
         model_tensors(folder)  # reads the headers: every weight file is there and whole
     pick_device(device)
@@ -112,7 +142,8 @@ def _precheck_tokenizer(pretrained_model_name_or_path: str, **rest: Any) -> None
 def has_tokenizer(folder: Path) -> bool:
     """True if a folder holds tokenizer files."""
     return any(
-        (folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+        (folder / name).is_file()
+        for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "qwen.tiktoken")
     )
 
 
@@ -137,7 +168,11 @@ def load_tokenizer(
     if (folder / "config.json").exists():  # transformers reads it along
         check_model(folder)
     try:
+        if not trust_remote_code and (tokenizer := original_tokenizer(folder)) is not None:
+            return tokenizer
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except MedtuneError:
+        raise
     except Exception as fault:  # transformers and tokenizers raise nearly everything for files they did not write
         raise ModelError(
             f"{pretrained_model_name_or_path}: the tokenizer does not load: {_first_line(fault)}"
@@ -149,6 +184,7 @@ def load_llm(
     pretrained_model_name_or_path: str,
     *,
     torch_dtype: DtypeName = "auto",
+    head: Head = "tokens",
     bits: Literal[4, 8] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     device_map: str | dict[str, Any] | None = None,
@@ -156,11 +192,13 @@ def load_llm(
     trust_remote_code: bool = False,
     revision: str | None = None,
 ) -> PreTrainedModel:
-    """Load a causal language model for training or generation.
+    """Load a language model for training or generation.
 
     Args:
         pretrained_model_name_or_path: a folder, a hub id, or an embedded name.
         torch_dtype: of the weights; "auto" is bf16 on a GPU that has it, fp16 on one that has not, fp32 on a CPU.
+        head: "tokens" for a causal language model; "score" for one with a score in place of its vocabulary. The score
+            begins at random if the folder has none.
         bits: 4 (NF4, double quantised) or 8 load the weights quantised by bitsandbytes, for QLoRA and chat.
         device: where to put it; "auto" is the GPU of this process if there is one.
         device_map: transformers' placement over several devices, in place of `device`.
@@ -189,11 +227,11 @@ def load_llm(
     folder = model_folder(pretrained_model_name_or_path, revision, trust_remote_code)
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
     if bits is not None:
-        options["quantization_config"] = _quantization(bits, dtype)
+        options["quantization_config"] = _quantization(bits, dtype, head)
     options["device_map"] = device_map if device_map is not None else {"": target}
     if offload_folder is not None:
         options["offload_folder"] = offload_folder
-    model = plain_model(folder, str(pretrained_model_name_or_path), **options)
+    model = plain_model(folder, str(pretrained_model_name_or_path), head=head, **options)
     model.name_or_path = str(pretrained_model_name_or_path)
     model.config._name_or_path = str(pretrained_model_name_or_path)
     if bits == 4:
@@ -203,26 +241,40 @@ def load_llm(
     return model
 
 
-def plain_model(folder: Path, name: str, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
+def plain_model(
+    folder: Path, name: str, trust_remote_code: bool = False, head: Head = "tokens", **options: Any
+) -> PreTrainedModel:
     """A model as transformers loads it from a folder; `name` stands for it in messages.
 
     Raises:
         ModelError: it does not load, is refused (`models.checks`), or lacks tensors.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    from medtune.compat import quiet_missing_score
 
     check_model(folder)
+    layout = None if trust_remote_code else layout_of(folder)
+    maker: Any = AutoModelForCausalLM
+    if head == "score":
+        maker, options = AutoModelForSequenceClassification, {"num_labels": 1, **options}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, trust_remote_code=trust_remote_code, output_loading_info=True, **options
-        )
+        with quiet_missing_score() if head == "score" else nullcontext():
+            if layout is not None:
+                loaded: Any = from_original(folder, layout.config, maker, output_loading_info=True, **options)
+            else:
+                loaded = maker.from_pretrained(
+                    folder, trust_remote_code=trust_remote_code, output_loading_info=True, **options
+                )
+    except MedtuneError:
+        raise
     except Exception as fault:  # transformers raises nearly everything for files it did not write
         if type(fault).__name__ == "OutOfMemoryError":
             raise
         raise ModelError(f"{name}: the model does not load: {_first_line(fault)}") from None
     model, told = loaded
-    if told["missing_keys"]:  # transformers would go on with random ones
-        missing = sorted(told["missing_keys"])
+    missing = sorted(set(told["missing_keys"]) - ({SCORE} if head == "score" else set()))
+    if missing:  # transformers would go on with random ones
         raise ModelError(f"{name}: {len(missing)} tensors are missing, such as {missing[0]}.")
     return model
 
@@ -237,7 +289,10 @@ def module_names(name: str) -> list[str] | None:
         return None
     try:
         with torch.device("meta"):
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            layout = layout_of(folder)
+            config = (
+                class_config(layout.config) if layout else AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            )
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (ValueError, OSError, KeyError, AttributeError, TypeError, RuntimeError):
         return None  # loading it will say what is wrong
@@ -282,13 +337,15 @@ def pick_dtype(name: str, device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _quantization(bits: int, dtype: torch.dtype) -> Any:
+def _quantization(bits: int, dtype: torch.dtype, head: Head) -> Any:
     from transformers import BitsAndBytesConfig
 
+    whole = ["score"] if head == "score" else None  # None: the head over the vocabulary
     if bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
     return BitsAndBytesConfig(
         load_in_4bit=True,
+        llm_int8_skip_modules=whole,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: a causal language model trained on the assistant's tokens."""
+"""Supervised fine-tuning, a causal language model trained on the assistant's tokens; and continued pre-training."""
 
 from __future__ import annotations
 
@@ -33,3 +33,13 @@ class SupervisedFinetune(Stage):
         """Nats for a trained token, its exponential, and the share of trained tokens put first."""
         shown = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
         return shown | ({"accuracy": logs["correct"]} if "correct" in logs else {})
+
+
+@checked_by(precheck_lora)
+class Pretrain(SupervisedFinetune):
+    """Continued pre-training: the same loss on documents, of which every token is trained.
+
+    The documents are made by `data.templates.document_template`. Arguments as for `Stage`.
+    """
+
+    stage = "pt"

@@ -6,7 +6,7 @@ import inspect
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -65,6 +65,8 @@ class Stage(nn.Module):
 
     stage: ClassVar[str]
     """What `medtune.json` calls it."""
+    kind: ClassVar[str] = "answers"
+    """What it learns from a row, as `data.kinds` calls it; the data must be built so."""
     units: ClassVar[str] = "tokens"
     """What its loss is a mean over, in the plural: trained tokens, "pairs", "answers"."""
     train_logs: ClassVar[tuple[str, ...]] = ()
@@ -107,6 +109,14 @@ class Stage(nn.Module):
     def count_units(self, batch: StepBatch) -> int:
         """Units of a step's micro-batches, by which its loss is divided; known before the first forward pass."""
         return batch.num_units
+
+    def begin_step(self, micros: Iterable[MicroBatch], over_ranks: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Before the first forward pass of a step, or of a validation: what its losses must know of the whole of it.
+
+        Args:
+            micros: this rank's micro-batches, not yet on the device.
+            over_ranks: sums a tensor over all ranks. All ranks begin a step together, also those without a micro-batch.
+        """
 
     @abstractmethod
     def forward(self, micro: MicroBatch) -> StageOutput:

@@ -26,6 +26,7 @@ MISSED = (
     "that single a person out; text in pictures"
 )
 """What no recogniser here finds, for reports."""
+TOO_DEEP = "a row is nested too deep to be searched."
 
 
 MOST_KEYS = 64
@@ -88,8 +89,15 @@ def scan(fields: Any, kinds: Collection[str] = KINDS, more: Finder | None = None
         fields: of a `Row`.
         kinds: the ones wanted.
         more: another finder to ask, such as `medtune.privacy.presidio`.
+
+    Raises:
+        DataError: the row is nested too deep to be searched.
     """
-    for text, spans in _find_all(fields, more):
+    try:
+        found = _find_all(fields, more)
+    except RecursionError:
+        raise DataError(TOO_DEEP) from None
+    for text, spans in found:
         yield from ((text, span) for span in spans if span.kind in kinds)
 
 
@@ -126,9 +134,16 @@ class Redactor:
         self._more = more
 
     def __call__(self, fields: Any, origin: str) -> Any:
-        """The row with every identifier of the kinds replaced: in strings, whole numbers and keys, also nested ones."""
-        spans = {(text.value, text.label): found for text, found in _find_all(fields, self._more)}
-        return self._replace(fields, "", spans, origin)
+        """The row with every identifier of the kinds replaced: in strings, whole numbers and keys, also nested ones.
+
+        Raises:
+            DataError: the row is nested too deep to be searched.
+        """
+        try:
+            spans = {(text.value, text.label): found for text, found in _find_all(fields, self._more)}
+            return self._replace(fields, "", spans, origin)
+        except RecursionError:
+            raise DataError(TOO_DEEP) from None
 
     def _replace(self, value: Any, label: str, spans: Found, origin: str) -> Any:
         if isinstance(value, Mapping):

@@ -8,15 +8,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import hostile
-import hostile_checkpoints  # noqa: F401  (registers its artefacts)
+import hostile_caches  # noqa: F401  (registers its artefacts)
+import hostile_checkpoints  # noqa: F401
+import hostile_containers  # noqa: F401
 import hostile_data  # noqa: F401
 import hostile_files  # noqa: F401
+import hostile_imports  # noqa: F401
+import hostile_migrations  # noqa: F401
 import hostile_models  # noqa: F401
+import hostile_registries  # noqa: F401
+import hostile_run
 import pytest
+
+from medtune.cli import COMMANDS
 
 pytestmark = pytest.mark.slow
 
 FAST = [artefact for artefact in hostile.REGISTRY.values() if artefact.fast]
+EVERY = 5  # of so many commands on an artefact, one is run here; the next artefact's begin with another
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +35,10 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outcomes(world):
-    return hostile.run_jobs(world, hostile.make_jobs(world, FAST))
+    listed = hostile.make_jobs(world, FAST)
+    by_artefact = {one.name: [job for job in listed if job.artefact == one.name] for one in FAST}
+    chosen = [job for i, jobs in enumerate(by_artefact.values()) for job in jobs[i % min(EVERY, len(jobs)) :: EVERY]]
+    return hostile_run.run_jobs(world, chosen)
 
 
 @pytest.mark.parametrize("name", [artefact.name for artefact in FAST])
@@ -37,19 +49,30 @@ def test_nothing_of_a_hostile_file_runs_and_its_refusal_is_one_line(name, outcom
 
 
 def test_nothing_was_written_outside_the_run_folder(outcomes, world):
-    assert hostile.leaks(world) == []
+    assert hostile_run.leaks(world) == []
 
 
 def test_most_hostile_files_are_refused(outcomes):
     """If every command ended with 0 they would not have been opened; some are data, which may hold any text."""
     refused = {outcome.artefact for outcome in outcomes if outcome.code == 2}
-    assert len(refused) > 0.7 * len(FAST)
+    assert len(refused) > 0.6 * len([one for one in FAST if one.kind != "cache"])  # a cache is made anew
 
 
 def test_the_collection_is_large_and_spans_every_kind():
     kinds = {artefact.kind for artefact in hostile.REGISTRY.values()}
-    assert kinds == {"old", "checkpoint", "work_dir", "adapter", "model", "data", "config", "override"}
-    assert len(hostile.REGISTRY) >= 60 and {artefact.kind for artefact in FAST} == kinds
+    opened = {"old", "checkpoint", "work_dir", "adapter", "model", "data", "registry", "cache", "config", "foreign"}
+    assert kinds == {*opened, "override"}
+    assert len(hostile.REGISTRY) >= 400 and {artefact.kind for artefact in FAST} == kinds
+
+
+NOT_OPENING = {"list-cfg", "list-dataset-format", "data catalog", "doctor", "version"}  # they are given no file
+
+
+def test_every_command_is_run_on_hostile_files(world):
+    first = {one.kind: one for one in FAST if one.kind != "cache"}  # whose commands train, as others' do
+    jobs = [job for one in first.values() for job in hostile.jobs(world, one, "x")]
+    run = {name for name in COMMANDS for job in jobs if " ".join(job.words).startswith(f"{name} ")}
+    assert set(COMMANDS) - run == NOT_OPENING
 
 
 SEEN = {
@@ -76,7 +99,7 @@ def seen(world):
         lines = text.format(canary=str(world.canary), folder=str(folder)).replace("; ", "\n")
         config.write_text(f"import os\n{lines}\nraise ValueError\n")
         jobs.append(hostile.Job(name, ["train", str(config)]))
-    found = {outcome.artefact: outcome for outcome in hostile.run_jobs(world, jobs)}
+    found = {outcome.artefact: outcome for outcome in hostile_run.run_jobs(world, jobs)}
     for path in world.canary.iterdir():
         path.rmdir() if path.is_dir() else path.unlink()
     return found

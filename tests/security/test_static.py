@@ -26,16 +26,17 @@ MODULES = {
     "joblib",
     "marshal",
     "shelve",
-    "yaml",
     "code",
     "runpy",
 }
 CALLS = {"eval", "exec", "compile", "__import__", "execfile", "torch.load", "torch.hub.load", "torch.jit.load"}
 CALLS |= {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "yaml.load", "np.load"}
+OF_YAML = {"safe_load", "YAMLError"}  # all that a source file may use of it
 METHODS = {"extractall", "unpack_archive", "read_pickle", "to_pickle"}
 FLAGS = {"shell", "trust_remote_code", "allow_pickle"}
 # A config is the user's own program, and this is the one place that runs it; old checkpoints have their own reader.
 ALLOWED = {("medtune/config.py", "exec"), ("medtune/config.py", "compile"), ("medtune/importer.py", "torch.load")}
+ALLOWED |= {("medtune/migrate/trainer.py", "trust_remote_code")}  # a key of its table of what is told of old settings
 
 
 def dangers(path: Path, where: str) -> Iterator[str]:
@@ -48,13 +49,16 @@ def dangers(path: Path, where: str) -> Iterator[str]:
             yield from (f"{line}: imports {a.name}" for a in node.names if a.name.split(".")[0] in MODULES)
         elif isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] in MODULES:
             yield f"{line}: imports from {node.module}"
+        elif isinstance(node, ast.ImportFrom) and node.module == "yaml":
+            yield from (f"{line}: imports yaml.{a.name}" for a in node.names if a.name not in OF_YAML)
+        elif isinstance(node, ast.Attribute) and names.get(ast.unparse(node.value)) == "yaml":
+            yield from () if node.attr in OF_YAML else (f"{line}: uses yaml.{node.attr}",)
         elif isinstance(node, ast.Call):
             yield from (f"{line}: {text}" for text in _bad_call(node, where, names))
         elif isinstance(node, ast.arguments):
             yield from (f"{where}: {text}" for text in _bad_defaults(node))
-        yield from (
-            f"{line}: sets {flag}" for flag, value in _settings(node) if flag in FLAGS and not _is_off(flag, value)
-        )
+        set_here = ((flag, value) for flag, value in _settings(node) if flag in FLAGS and (where, flag) not in ALLOWED)
+        yield from (f"{line}: sets {flag}" for flag, value in set_here if not _is_off(flag, value))
 
 
 def _aliases(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -132,7 +136,10 @@ def test_from_pretrained_is_always_told_not_to_trust_remote_code():
     [
         "import pickle",
         "from dill import loads",
-        "import yaml as y",
+        "import yaml\nyaml.load('x', Loader=yaml.SafeLoader)",
+        "import yaml as y\ny.unsafe_load('x')",
+        "from yaml import full_load",
+        "import yaml\nread = yaml.load",
         "eval('1')",
         "exec(text)",
         "torch.load('x', weights_only=True)",
@@ -161,7 +168,15 @@ def test_the_static_test_sees_each_danger(line, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["# eval('1')", "'torch.load(x)'", "model.eval()", "f(trust_remote_code=False)", "re.compile('x')"]
+    "line",
+    [
+        "# eval('1')",
+        "'torch.load(x)'",
+        "model.eval()",
+        "f(trust_remote_code=False)",
+        "re.compile('x')",
+        "import yaml\nyaml.safe_load('x')",
+    ],
 )
 def test_the_static_test_passes_what_is_none(line, tmp_path):
     path = tmp_path / "good.py"
