@@ -198,9 +198,7 @@ def _parameters(make: Callable[..., Any]) -> tuple[list[str], set[str], dict[str
     annotations = {p.name: _resolved(p.annotation, make) for p in named if p.annotation is not p.empty}
     annotations |= BOUNDS.get(getattr(make, "__name__", ""), {})
     base = getattr(make, "__base__", None)
-    if (
-        open_ended and base is not None and base.__module__.startswith("medtune.")
-    ):  # **rest goes to it
+    if open_ended and base is not None and base.__module__.startswith("medtune."):  # **rest goes to it
         inherited, needed, told = _parameters(base)
         names = list(dict.fromkeys([*names, *inherited]))
         required, annotations = required | needed, told | annotations

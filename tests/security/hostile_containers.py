@@ -319,9 +319,9 @@ data_file("parquet_bomb", "x.parquet", lambda w: _parquet_bomb())
 
 
 def _parquet_bomb() -> bytes:
-    """Half a gigabyte of one repeated text, in a few kilobytes."""
-    sink, words = io.BytesIO(), ["a" * 1_000_000] * 500
-    columns = [pyarrow.array(words).dictionary_encode(), pyarrow.array(["b"] * 500)]
+    """Ten million characters, in a few kilobytes."""
+    sink, words = io.BytesIO(), ["a" * 1_000_000] * 10
+    columns = [pyarrow.array(words).dictionary_encode(), pyarrow.array(["b"] * 10)]
     pyarrow.parquet.write_table(pyarrow.table(columns, ["input", "output"]), sink, compression="zstd")
     return sink.getvalue()
 
