@@ -128,7 +128,8 @@ def check(values: dict[str, Any]) -> list[str]:
     for name, value in values.items():
         for where, fault in _check(value, name, seen):
             places.setdefault(fault, []).append(where)
-    return [f"{', '.join(where)}: {fault}" for fault, where in places.items()]
+    lines = {fault.replace("\n", "\\n"): where for fault, where in places.items()}  # a name may hold line ends
+    return [f"{', '.join(where)}: {fault}" for fault, where in lines.items()]
 
 
 def raise_faults(faults: Sequence[str]) -> None:

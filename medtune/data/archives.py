@@ -206,14 +206,15 @@ def held(source: Source) -> Iterator[Source]:
         yield Source(source.name, copy, source.suffix)
 
 
-def member_names(source: Source, kind: str) -> list[str]:
+def member_names(source: Source, kind: str, bounds: Bounds) -> list[str]:
     """Names of the files in a zip or tar archive, in its order.
 
     Raises:
-        DataError: a path that leads outside, a link, a device, a password, too many members, or damage.
+        DataError: a path that leads outside, a link, a device, a password, too many members, a size that is a bomb's or
+            a lie, or damage.
     """
     with _intact(source.name):
-        names = list(_zip_names(source) if kind == "zip" else _tar_names(source))
+        names = list(_zip_names(source) if kind == "zip" else _tar_names(source, bounds))
     return names
 
 
@@ -233,12 +234,14 @@ def _zip_names(source: Source) -> Iterator[str]:
                 yield info.filename
 
 
-def _tar_names(source: Source) -> Iterator[str]:
+def _tar_names(source: Source, bounds: Bounds) -> Iterator[str]:
     source.file.seek(0)
     with tarfile.open(fileobj=source.file, mode="r|") as archive:
         for number, info in enumerate(archive, 1):
             plain = info.isdir() or (info.isfile() and not info.issparse())
             _check_member(source.name, info.name, number, "" if plain else "a link, a device or a sparse file")
+            if info.size > bounds.most:  # past a lie, tarfile would look for the next member for hours
+                bounds.add(info.size)
             archive.members = []  # type: ignore[attr-defined]  # they would pile up
             if not info.isdir():
                 yield info.name

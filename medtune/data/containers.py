@@ -142,7 +142,7 @@ def _refuse_sheet(name: str, how: Reading) -> None:
 
 def _read_archive(source: Source, kind: str, how: Reading, bounds: Bounds) -> Iterator[Item]:
     _check_level(source, how)
-    names = data_names(member_names(source, kind), source.name)
+    names = data_names(member_names(source, kind, bounds), source.name)
     wanted = set(files_of_split(names, how.split, source.name))
     for member in members(source, kind, wanted, bounds):
         yield from going_on(read_source(member, replace(how, level=how.level + 1), bounds))

@@ -55,7 +55,11 @@ def read_xml(file: BinaryIO, name: str) -> Iterator[Row | DataError]:
     if any(_local(element) in ("QAPairs", "qaPairs") for element in root):
         yield from _medquad(root, name)
     elif kind == "document" and CNXML in root.tag:
-        yield Row({"text": _text_of(root)}, name)
+        try:
+            text = _text_of(root)
+        except RecursionError:
+            raise DataError(f"{name}: its elements are nested too deep to be read.") from None
+        yield Row({"text": text}, name)
     else:
         shown = kind if re.fullmatch(r"[\w.-]{1,40}", kind) else "..."
         raise DataError(

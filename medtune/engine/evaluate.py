@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from medtune.build import build
 from medtune.config import Config
@@ -15,6 +14,7 @@ from medtune.engine.record import base_model
 from medtune.engine.train import prepare_inputs
 from medtune.engine.validation import count_characters, evaluate, metrics_of
 from medtune.errors import ModelError, UsageError
+from medtune.files import read_json
 from medtune.models.stage import Stage
 
 
@@ -54,13 +54,15 @@ def _require_same_base(config: Config, folder: Path) -> None:
 
 def _load(model: Stage, folder: Path) -> None:
     """Put a checkpoint's weights into the model, in fp32 where it was trained so."""
-    trained = json.loads((folder / "state.json").read_text(encoding="utf-8")).get("trained")
+    trained = read_json(folder / "state.json").get("trained")
     unfit = f"{folder}: it holds other weights than this config trains. Use the config.py that lies in it."
     if trained != sorted(model.trainable_parameters()):
         raise UsageError(unfit)
-    with safe_open(folder / "optimizer.safetensors", framework="pt") as stored:
-        masters = {name: stored.get_tensor(name) for name in stored.keys() if name.startswith("master.")}  # noqa: SIM118
     try:
+        with safe_open(folder / "optimizer.safetensors", framework="pt") as stored:
+            masters = {name: stored.get_tensor(name) for name in stored.keys() if name.startswith("master.")}  # noqa: SIM118
         model.load_pretrained(folder, masters)
+    except SafetensorError as fault:
+        raise ModelError(f"{folder}: its weights are damaged ({fault}); use another checkpoint.") from None
     except RuntimeError:  # another rank, or another size
         raise ModelError(unfit) from None
